@@ -1,0 +1,259 @@
+"""Every field of a run, its default and its meaning.
+
+Defaults live here and nowhere else: the other configs start from
+`get_config()` and assign. `None` means "off" or "derived", as the comment says.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+  """Returns the complete default configuration."""
+  config = ConfigDict()
+
+  # Everything random (initial weights, batches, dropout) derives from it.
+  config.seed = 0
+  # Updates of the weights in the whole run; the schedule ends there.
+  config.steps = 1_000
+  # Rows of the global batch of one step, over all devices and hosts.
+  config.batch_size = 64
+  # The batch is computed in this many slices, one after the other, to save
+  # memory. The gradients are those of the whole batch.
+  config.accumulation_steps = 1
+  # Tokens that a row feeds to the model.
+  config.sequence_length = 1_024
+  # Rows hold several documents. True: attention stays within a document, and
+  # positions start over in each. False: a row is one text.
+  config.isolate_documents = True
+
+  config.model = _model()
+  config.loss = _loss()
+  config.optimizer = _optimizer()
+  config.mesh = _mesh()
+  config.data = _data()
+  config.evaluation = _evaluation()
+  config.early_stopping = _early_stopping()
+  config.checkpoint = _checkpoint()
+  config.log = _log()
+  config.runtime = _runtime()
+  return config
+
+
+def _model() -> ConfigDict:
+  """Architecture: a decoder-only transformer."""
+  model = ConfigDict()
+  # Rows of the embedding table: at least the tokenizer's vocabulary.
+  model.vocab_size = 32_768
+  # Width of the residual stream.
+  model.embed_dim = 768
+  model.num_layers = 12
+  # Query heads.
+  model.num_heads = 12
+  # Key and value heads; they divide num_heads (grouped-query attention).
+  model.num_kv_heads = 12
+  # Size of one head; None: embed_dim / num_heads.
+  model.head_dim = config_dict.placeholder(int)
+  # Width of the feed-forward layer.
+  model.mlp_dim = 2_048
+  # 'swiglu', 'geglu' (gated) or 'gelu'.
+  model.mlp = 'swiglu'
+  # 'rms' (RMSNorm) or 'layer' (LayerNorm).
+  model.norm = 'rms'
+  model.norm_epsilon = 1e-6
+  # 'rope' (rotary) or 'learned' (a table of sequence_length rows).
+  model.positions = 'rope'
+  # Base wavelength of the rotary embedding.
+  model.rope_theta = 10_000.0
+  # Normalise queries and keys, head by head, before the rotary embedding.
+  model.qk_norm = False
+  # A token sees the last this many tokens, itself included; None: all.
+  model.sliding_window = config_dict.placeholder(int)
+  # tanh soft-cap of attention scores and of output logits; None: off.
+  model.attention_softcap = config_dict.placeholder(float)
+  model.logits_softcap = config_dict.placeholder(float)
+  # One table for input embedding and output head.
+  model.tie_embeddings = True
+  # Bias vectors in the linear layers and LayerNorms.
+  model.use_bias = False
+  # Standard deviation of the initial weights; the matrices that write into
+  # the residual stream get it divided by sqrt(2 num_layers) (GPT-2).
+  model.init_std = 0.02
+  # Dropout rates.
+  model.embedding_dropout = 0.0
+  model.attention_dropout = 0.0
+  model.residual_dropout = 0.0
+  model.mlp_dropout = 0.0
+  # Compute in this type ('bfloat16' or 'float32'); parameters are float32.
+  model.compute_dtype = 'bfloat16'
+  # One compiled layer run in a loop (fast to compile), or all layers unrolled
+  # (a little faster to run, and to compile as long as they are few).
+  model.scan_layers = True
+  # What the backward pass recomputes (rematerialisation): 'none' keeps all
+  # activations, 'projections' keeps the results of matrix products with
+  # weights, 'attention' keeps queries, keys, values and what attention makes
+  # of them, 'full' keeps the inputs of layers only.
+  model.remat = 'none'
+  return model
+
+
+def _loss() -> ConfigDict:
+  """Cross-entropy over the vocabulary."""
+  loss = ConfigDict()
+  # Weight of the squared log-normaliser (z-loss; PaLM uses 1e-4).
+  loss.z_loss = 0.0
+  # Positions of a row whose logits exist at a time; divides sequence_length.
+  loss.chunk = 256
+  return loss
+
+
+def _optimizer() -> ConfigDict:
+  """Optimizer and learning-rate schedule."""
+  optimizer = ConfigDict()
+  # 'adamw', 'lion', 'adafactor', 'sgd' or 'muon' (matrices by Muon, the rest
+  # by AdamW).
+  optimizer.name = 'adamw'
+  # Peak of the schedule.
+  optimizer.learning_rate = 3e-4
+  # 'constant', 'linear', 'cosine' or 'wsd' (warm-up, stable, decay).
+  optimizer.schedule = 'cosine'
+  # Steps of linear warm-up from zero.
+  optimizer.warmup_steps = 100
+  # Steps of the linear decay that ends a 'wsd' schedule.
+  optimizer.decay_steps = 200
+  # The schedule ends at this fraction of the peak.
+  optimizer.final_fraction = 0.1
+  # Decoupled weight decay, multiplied by the learning rate.
+  optimizer.weight_decay = 0.1
+  # Kinds of parameters that decay; norms, biases and embeddings do not.
+  optimizer.decay_kinds = ('matrix', 'head')
+  # AdamW and Lion; Muon's AdamW part.
+  optimizer.b1 = 0.9
+  optimizer.b2 = 0.95
+  optimizer.epsilon = 1e-8
+  # SGD's and Muon's momentum.
+  optimizer.momentum = 0.95
+  # Muon updates its matrices at learning_rate times this.
+  optimizer.muon_scale = 10.0
+  # Gradients are scaled down to this global norm; None: off.
+  optimizer.clip_norm = 1.0
+  # Keep an exponential moving average of the parameters with this decay, and
+  # evaluate and sample with it; None: off.
+  optimizer.ema_decay = config_dict.placeholder(float)
+  return optimizer
+
+
+def _mesh() -> ConfigDict:
+  """How arrays lie on the devices."""
+  mesh = ConfigDict()
+  # Devices along each axis; their product is the number of devices, and -1
+  # (once) takes what the others leave.
+  mesh.data = -1
+  mesh.fsdp = 1
+  mesh.tensor = 1
+  # Logical axis of an array -> mesh axes that split it.
+  mesh.rules = ConfigDict()
+  mesh.rules.batch = ('data', 'fsdp')
+  mesh.rules.length = ()
+  mesh.rules.vocab = ('tensor',)
+  mesh.rules.embed = ('fsdp',)
+  mesh.rules.heads = ('tensor',)
+  mesh.rules.kv_heads = ('tensor',)
+  mesh.rules.head_dim = ()
+  mesh.rules.mlp = ('tensor',)
+  mesh.rules.layers = ()
+  return mesh
+
+
+def _data() -> ConfigDict:
+  """What the model is trained on."""
+  data = ConfigDict()
+  # Prepared stores and TFDS builds live here; local or gs://.
+  data.directory = 'data'
+  # 'tfds', 'text', 'jsonl' or 'parquet'.
+  data.source = 'tfds'
+  # TFDS: name and splits (TFDS slicing works, such as 'train[:10%]'), and the
+  # data_dir that holds it; None: <directory>/tfds. 'stdlib_text' is built from
+  # the running interpreter and needs no download.
+  data.name = 'stdlib_text'
+  data.split = 'train'
+  data.validation_split = 'validation'
+  data.tfds_dir = config_dict.placeholder(str)
+  # Files: globs of the training and of the validation documents. Without the
+  # latter, this fraction of the documents, chosen by a hash of their id, is
+  # held out.
+  data.files = ()
+  data.validation_files = ()
+  data.validation_fraction = 0.05
+  # Field or column that holds the text (tfds, jsonl, parquet).
+  data.text_field = 'text'
+  # A document that cannot be read: 'error' stops, 'skip' counts and goes on.
+  data.on_bad_document = 'error'
+  data.tokenizer = ConfigDict()
+  # 'bpe' (byte-level, trained on the training documents), 'file' (a
+  # tokenizer.json) or 'bytes'.
+  data.tokenizer.kind = 'bpe'
+  # Size of a trained vocabulary, special tokens included.
+  data.tokenizer.vocab_size = 32_768
+  # A vocabulary is trained on the first this many bytes of a hash-ordered
+  # sample of the documents.
+  data.tokenizer.train_bytes = 100_000_000
+  # tokenizer.json for 'file'.
+  data.tokenizer.path = config_dict.placeholder(str)
+  # Processes that prepare; None: one a core.
+  data.workers = config_dict.placeholder(int)
+  # Batches read ahead of the step.
+  data.prefetch = 2
+  return data
+
+
+def _evaluation() -> ConfigDict:
+  """Loss on the validation split."""
+  evaluation = ConfigDict()
+  # Steps between evaluations; the last step is always evaluated.
+  evaluation.every = 100
+  # Rows of an evaluation batch; None: batch_size / accumulation_steps.
+  evaluation.batch_size = config_dict.placeholder(int)
+  return evaluation
+
+
+def _early_stopping() -> ConfigDict:
+  """End the run when the validation metric no longer improves."""
+  early_stopping = ConfigDict()
+  early_stopping.enabled = False
+  # Metric that decides about stopping and about the best checkpoint; lower is
+  # better: 'loss', 'perplexity' or 'bits_per_byte'.
+  early_stopping.metric = 'loss'
+  # Evaluations in a row without improvement before the run ends.
+  early_stopping.patience = 3
+  # An improvement is a fall by more than this.
+  early_stopping.min_delta = 0.0
+  return early_stopping
+
+
+def _checkpoint() -> ConfigDict:
+  """Saved states. An evaluation with a new best metric is saved as well."""
+  checkpoint = ConfigDict()
+  # Steps between checkpoints; the last step is always saved.
+  checkpoint.every = 500
+  # Keep this many of the newest, beside the best.
+  checkpoint.keep_last = 2
+  return checkpoint
+
+
+def _log() -> ConfigDict:
+  """What a run prints and writes."""
+  log = ConfigDict()
+  # Steps between log lines and metric records.
+  log.every = 10
+  # Write TensorBoard event files beside metrics.jsonl.
+  log.tensorboard = True
+  return log
+
+
+def _runtime() -> ConfigDict:
+  """The machine, not the experiment."""
+  runtime = ConfigDict()
+  # Compiled programs are kept here between runs; None: never. A path given in
+  # JAX_COMPILATION_CACHE_DIR wins.
+  runtime.compilation_cache = '~/.cache/meshwork/compiled'
+  return runtime

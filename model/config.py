@@ -1,0 +1,126 @@
+"""The model's configuration, checked before any device is touched."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+MLPS = ('swiglu', 'geglu', 'gelu')
+NORMS = ('rms', 'layer')
+POSITIONS = ('rope', 'learned')
+REMATS = ('none', 'projections', 'attention', 'full')
+DTYPES = ('bfloat16', 'float32')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+  """Architecture of a decoder-only transformer; fields as in configs/base.py.
+
+  Two fields come from elsewhere in the run's configuration: `max_length`, the
+  tokens of a row, and `axis_rules`, which maps the logical axes of activations
+  to mesh axes.
+  """
+
+  vocab_size: int
+  embed_dim: int
+  num_layers: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  mlp_dim: int
+  mlp: str
+  norm: str
+  norm_epsilon: float
+  positions: str
+  rope_theta: float
+  qk_norm: bool
+  sliding_window: int | None
+  attention_softcap: float | None
+  logits_softcap: float | None
+  tie_embeddings: bool
+  use_bias: bool
+  init_std: float
+  embedding_dropout: float
+  attention_dropout: float
+  residual_dropout: float
+  mlp_dropout: float
+  compute_dtype: str
+  scan_layers: bool
+  remat: str
+  max_length: int
+  axis_rules: tuple[tuple[str, tuple[str, ...]], ...]
+
+  def __post_init__(self):
+    for name in (
+      'vocab_size', 'embed_dim', 'num_layers', 'num_heads', 'num_kv_heads',
+      'head_dim', 'mlp_dim', 'max_length', 'sliding_window',
+      'attention_softcap', 'logits_softcap', 'rope_theta', 'norm_epsilon',
+      'init_std',
+    ):  # fmt: skip
+      value = getattr(self, name)
+      if value is not None and not value > 0:
+        raise ValueError(f'model.{name} is {value}; it must be above 0.')
+    for name in ('embedding', 'attention', 'residual', 'mlp'):
+      rate = getattr(self, f'{name}_dropout')
+      if not 0 <= rate < 1:
+        raise ValueError(
+          f'model.{name}_dropout is {rate}; a rate lies in 0 <= rate < 1.'
+        )
+    for name, choices in (
+      ('mlp', MLPS), ('norm', NORMS), ('positions', POSITIONS),
+      ('remat', REMATS), ('compute_dtype', DTYPES),
+    ):  # fmt: skip
+      if getattr(self, name) not in choices:
+        raise ValueError(
+          f'model.{name} is {getattr(self, name)!r}; choose one of {choices}.'
+        )
+    if self.num_heads % self.num_kv_heads:
+      raise ValueError(
+        f'model.num_heads = {self.num_heads} is no multiple of '
+        f'model.num_kv_heads = {self.num_kv_heads} '
+        f'({self.num_heads} = {self.num_heads // self.num_kv_heads} x '
+        f'{self.num_kv_heads} + {self.num_heads % self.num_kv_heads}).'
+      )
+    if self.positions == 'rope' and self.head_dim % 2:
+      raise ValueError(
+        f'model.head_dim = {self.head_dim} is odd; rotary positions turn '
+        'pairs of numbers: make it even.'
+      )
+
+  @property
+  def gated(self) -> bool:
+    """Whether the feed-forward layer has a gate."""
+    return self.mlp in ('swiglu', 'geglu')
+
+  @property
+  def dropout(self) -> bool:
+    """Whether the training step needs a dropout key."""
+    return any((
+      self.embedding_dropout, self.attention_dropout, self.residual_dropout,
+      self.mlp_dropout,
+    ))  # fmt: skip
+
+
+def model_config(config: Mapping[str, Any]) -> ModelConfig:
+  """Reads the model's part of a run's configuration.
+
+  Args:
+    config: the whole configuration, as `configs.base.get_config` makes it.
+
+  Raises:
+    ValueError: a value is out of range or two do not fit together.
+  """
+  fields = dict(config['model'])
+  if fields['head_dim'] is None:
+    if fields['embed_dim'] % fields['num_heads']:
+      raise ValueError(
+        f'model.embed_dim = {fields["embed_dim"]} is no multiple of '
+        f'model.num_heads = {fields["num_heads"]}: set model.head_dim.'
+      )
+    fields['head_dim'] = fields['embed_dim'] // fields['num_heads']
+  rules = tuple(
+    (axis, tuple(mesh_axes))
+    for axis, mesh_axes in config['mesh']['rules'].items()
+  )
+  return ModelConfig(
+    **fields, max_length=config['sequence_length'], axis_rules=rules
+  )

@@ -1,0 +1,170 @@
+"""Building blocks of the transformer.
+
+Suffixes name axes: B batch, T query position, S key position, D model width,
+N query heads, K key/value heads, H head size, F feed-forward, V vocabulary,
+L layers.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from model.config import ModelConfig
+from model.params import declare
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
+def einsum(
+  equation: str,
+  x: jax.Array,
+  y: jax.Array,
+  compute_dtype: str,
+  out_dtype: str,
+) -> jax.Array:
+  """Product of two arrays in compute_dtype, forward and backward.
+
+  Sums are kept in float32. The backward products round the incoming gradient
+  to compute_dtype first: left to itself, a product with a float32 result gets
+  a float32 gradient, and its backward products run at float32 speed. The
+  gradients come back unrounded, in the dtype of x and of y.
+
+  Args:
+    equation: 'x axes,y axes->result axes'; each index in at least two of them.
+    x, y: the operands.
+    compute_dtype: type in which both are multiplied.
+    out_dtype: type of the result.
+  """
+  return jnp.einsum(
+    equation,
+    x.astype(compute_dtype),
+    y.astype(compute_dtype),
+    preferred_element_type=jnp.float32,
+  ).astype(out_dtype)
+
+
+def _einsum_forward(equation, x, y, compute_dtype, out_dtype):
+  out = einsum(equation, x, y, compute_dtype, out_dtype)
+  return out, (x, y)
+
+
+def _einsum_backward(equation, compute_dtype, out_dtype, residuals, gradient):
+  del out_dtype
+  x, y = residuals
+  operands, out = equation.split('->')
+  x_axes, y_axes = operands.split(',')
+  x_gradient = einsum(
+    f'{out},{y_axes}->{x_axes}', gradient, y, compute_dtype, x.dtype.name
+  )
+  y_gradient = einsum(
+    f'{x_axes},{out}->{y_axes}', x, gradient, compute_dtype, y.dtype.name
+  )
+  return x_gradient, y_gradient
+
+
+einsum.defvjp(_einsum_forward, _einsum_backward)
+
+
+def softcap(x: jax.Array, cap: float | None) -> jax.Array:
+  """cap * tanh(x / cap): bounds x smoothly (Gemma 2); None leaves it."""
+  return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+  """Zeroes values at the given rate and scales the rest; no key: identity."""
+  if key is None or rate == 0:
+    return x
+  keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+  return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+class Linear(nnx.Module):
+  """A matrix product with an optional bias, over named axes.
+
+  Args:
+    key: random key of the initial values.
+    equation: as in einsum, for example 'BTD,DNH->BTNH'.
+    sizes: size of each axis of the matrix.
+    axes: logical name of each of them.
+    config: the model's configuration.
+    std: standard deviation of the initial values.
+    layers: number of stacked layers.
+  """
+
+  def __init__(
+    self,
+    key: jax.Array,
+    equation: str,
+    *,
+    sizes: tuple[int, ...],
+    axes: tuple[str | None, ...],
+    config: ModelConfig,
+    std: float,
+    layers: int | None,
+  ):
+    self.equation = equation
+    self.dtype = config.compute_dtype
+    self.weight = declare(
+      key, sizes, axes, kind='matrix', std=std, layers=layers
+    )
+    if config.use_bias:
+      operands, out = equation.split('->')
+      kept = [i for i, axis in enumerate(operands.split(',')[1]) if axis in out]
+      self.bias = declare(
+        key,
+        tuple(sizes[i] for i in kept),
+        tuple(axes[i] for i in kept),
+        kind='bias',
+        layers=layers,
+      )
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Applies one layer's matrix."""
+    y = einsum(self.equation, x, self.weight[...], self.dtype, self.dtype)
+    return y + self.bias[...].astype(y.dtype) if hasattr(self, 'bias') else y
+
+
+class Norm(nnx.Module):
+  """RMSNorm (Zhang and Sennrich 2019) or LayerNorm over the last axis."""
+
+  def __init__(
+    self, key: jax.Array, size: int, config: ModelConfig, layers: int | None
+  ):
+    self.centre = config.norm == 'layer'
+    self.epsilon = config.norm_epsilon
+    self.scale = declare(
+      key, (size,), (None,), kind='norm', mean=1.0, layers=layers
+    )
+    if self.centre and config.use_bias:
+      self.bias = declare(key, (size,), (None,), kind='bias', layers=layers)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Normalises in float32 and returns the dtype of x."""
+    y = x.astype(jnp.float32)
+    if self.centre:
+      y = y - y.mean(-1, keepdims=True)
+    y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
+    y = y * self.scale[...]
+    if hasattr(self, 'bias'):
+      y = y + self.bias[...]
+    return y.astype(x.dtype)
+
+
+def rotary_angles(
+  positions_BT: jax.Array, head_dim: int, theta: float
+) -> tuple[jax.Array, jax.Array]:
+  """Cosines and sines [B, T, H/2] of rotary embedding (Su et al. 2021)."""
+  frequencies = theta ** (-jnp.arange(0, head_dim, 2) / head_dim)
+  angles = positions_BT[..., None].astype(jnp.float32) * frequencies
+  return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(
+  x_BTNH: jax.Array, angles: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+  """Turns pairs (i, i + H/2) of each head by their angles, in float32."""
+  cos, sin = (a[:, :, None, :] for a in angles)
+  first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+  turned = (first * cos - second * sin, second * cos + first * sin)
+  return jnp.concatenate(turned, axis=-1).astype(x_BTNH.dtype)

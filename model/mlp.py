@@ -1,0 +1,52 @@
+"""Feed-forward layers. Suffixes: B batch, T position, D model, F hidden."""
+
+import jax
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from model import layers as nn
+from model.axes import constrain
+from model.config import ModelConfig
+
+
+class Mlp(nnx.Module):
+  """SwiGLU, GeGLU (Shazeer 2020) or GELU feed-forward of a stack of layers."""
+
+  def __init__(self, key: jax.Array, config: ModelConfig, layers: int):
+    keys = iter(jax.random.split(key, 3))
+    D, F, std = config.embed_dim, config.mlp_dim, config.init_std
+
+    def widen():
+      return nn.Linear(
+        next(keys), 'BTD,DF->BTF', sizes=(D, F), axes=('embed', 'mlp'),
+        config=config, std=std, layers=layers,
+      )  # fmt: skip
+
+    self.up = widen()
+    if config.gated:
+      self.gate = widen()
+    self.down = nn.Linear(
+      next(keys),
+      'BTF,FD->BTD',
+      sizes=(F, D),
+      axes=('mlp', 'embed'),
+      config=config,
+      std=std / (2 * config.num_layers) ** 0.5,
+      layers=layers,
+    )
+    self.config = config
+
+  def __call__(
+    self, x_BTD: jax.Array, dropout_key: jax.Array | None
+  ) -> jax.Array:
+    """Applies one layer."""
+    config = self.config
+    activate = jax.nn.silu if config.mlp == 'swiglu' else jax.nn.gelu
+    up_BTF = checkpoint_name(self.up(x_BTD), 'mlp_up')
+    if config.gated:
+      h_BTF = activate(checkpoint_name(self.gate(x_BTD), 'mlp_gate')) * up_BTF
+    else:
+      h_BTF = activate(up_BTF)
+    h_BTF = constrain(h_BTF, ('batch', 'length', 'mlp'), config.axis_rules)
+    h_BTF = nn.dropout(h_BTF, config.mlp_dropout, dropout_key)
+    return checkpoint_name(self.down(h_BTF), 'mlp_out')

@@ -1,0 +1,76 @@
+"""How a parameter is declared: once, with all that others derive from it."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+# What a parameter is for. Weight decay, Muon and the head's sharding go by it.
+KINDS = ('matrix', 'head', 'embedding', 'norm', 'bias')
+
+Params = dict[str, Any]  # Nested dict of arrays, as `split` returns it.
+
+
+def declare(
+  key: jax.Array,
+  shape: tuple[int, ...],
+  axes: tuple[str | None, ...],
+  *,
+  kind: str,
+  std: float = 0.0,
+  mean: float = 0.0,
+  layers: int | None = None,
+) -> nnx.Param:
+  """Declares a float32 parameter with normally distributed initial values.
+
+  Args:
+    key: random key; unused where std is 0.
+    shape: shape of one layer's array.
+    axes: logical name of each dimension, or None where it is never split.
+    kind: one of KINDS.
+    std: standard deviation of the initial values.
+    mean: their mean.
+    layers: number of layers stacked in front, as a further axis 'layers'.
+  """
+  assert kind in KINDS and len(axes) == len(shape)
+  if layers is not None:
+    shape, axes = (layers, *shape), ('layers', *axes)
+  value = jnp.full(shape, mean, jnp.float32)
+  if std:
+    value += std * jax.random.normal(key, shape, jnp.float32)
+  return nnx.Param(value, axes=axes, kind=kind)
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params]:
+  """Splits a module into its static structure and its parameters."""
+  graphdef, state = nnx.split(model)
+  return graphdef, nnx.to_pure_dict(state)
+
+
+def merge(graphdef: nnx.GraphDef, params: Params) -> Any:
+  """The module of a structure and its parameters; undoes `split`."""
+  return nnx.merge(graphdef, params)
+
+
+def abstract(build: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, Params]:
+  """`split` of a module that is only described: shapes, no memory."""
+  return split(nnx.eval_shape(build))
+
+
+def metadata(build: Callable[[], nnx.Module], name: str) -> Params:
+  """Nested dict, shaped like the parameters, of their 'axes' or 'kind'."""
+
+  def walk(node: Any) -> Any:
+    if isinstance(node, nnx.Variable):
+      return node.get_metadata()[name]
+    return {key: walk(child) for key, child in node.items()}
+
+  return walk(nnx.state(nnx.eval_shape(build)))
+
+
+def count(params: Params) -> int:
+  """Number of values in the parameters."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
