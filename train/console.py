@@ -176,7 +176,7 @@ def format_count(value: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-  """Returns a time span: '0.42s', '12s', '1m 15s', '26m', '3h 05m', '2d 04h'.
+  """Returns a time span: '0.42s', '1.2s', '12s', '1m 15s', '26m', '3h 05m', '2d 04h'.
 
   Minutes are shown with seconds up to ten minutes.
   """
@@ -184,6 +184,8 @@ def format_duration(seconds: float) -> str:
     return '?'
   if seconds < 0.995:
     return f'{seconds:.2f}s'
+  if seconds < 9.95:
+    return f'{seconds:.1f}s'
   whole = round(seconds)
   if whole < 60:
     return f'{whole}s'

@@ -158,15 +158,17 @@ class _LocalLines:
 
   def __init__(self, path: epath.Path, lines: list[str]):
     _replace_file(path, lines)
-    self._file = open(path, 'ab')
+    self._path = path
 
   def append(self, line: str, *, urgent: bool) -> None:
     del urgent  # Every line is.
-    self._file.write(line.encode())
-    self._file.flush()
+    # Closing hands the line to the file system, which network file systems
+    # need before others can see it.
+    with open(self._path, 'ab') as file:
+      file.write(line.encode())
 
   def close(self) -> None:
-    self._file.close()
+    pass
 
 
 class _RemoteLines:

@@ -1,0 +1,174 @@
+"""What the records of a run add up to."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Record = Mapping[str, Any]
+# Parts of the 'time' record, in the order in which the report shows them.
+TIME_PARTS = (
+  'step_time',
+  'data_wait',
+  'evaluation',
+  'checkpoint',
+  'startup',
+  'compile',
+  'other',
+)
+
+
+@dataclass(frozen=True)
+class Session:
+  """What one process left in the metrics.
+
+  Attributes:
+    start: Its record of kind 'session'.
+    last: Its last record of any kind.
+    spent: Its last record of kind 'time', or None.
+  """
+
+  start: Record
+  last: Record
+  spent: Record | None
+
+
+def of_kind(records: Sequence[Record], kind: str) -> list[Record]:
+  """Returns the records of one kind."""
+  return [record for record in records if record['kind'] == kind]
+
+
+def split_sessions(records: Sequence[Record]) -> list[Session]:
+  """Returns the sessions in their order."""
+  starts = [i for i, r in enumerate(records) if r['kind'] == 'session']
+  sessions = []
+  for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
+    own = records[start:end]
+    spent = of_kind(own, 'time')
+    sessions.append(Session(own[0], own[-1], spent[-1] if spent else None))
+  return sessions
+
+
+def tokens_seen(records: Sequence[Record]) -> int:
+  """Returns the tokens trained on up to the last 'train' record.
+
+  A record stands for the steps since the one before it.
+  """
+  tokens, last_step = 0, 0
+  for record in of_kind(records, 'train'):
+    tokens += (record['step'] - last_step) * record['tokens']
+    last_step = record['step']
+  return tokens
+
+
+def time_spent(sessions: Sequence[Session]) -> dict[str, float]:
+  """Returns the seconds of each part, summed over the sessions.
+
+  What the parts leave of the totals is 'unaccounted', if that is over a
+  hundredth. Empty if no time has been recorded.
+  """
+  spent = [session.spent for session in sessions if session.spent is not None]
+  if not spent:
+    return {}
+  parts = {part: sum(record[part] for record in spent) for part in TIME_PARTS}
+  total = sum(record['total'] for record in spent)
+  rest = total - sum(parts.values())
+  return parts | ({'unaccounted': rest} if rest > 0.01 * total else {})
+
+
+def best_evaluation(records: Sequence[Record]) -> Record | None:
+  """Returns the evaluation with the lowest finite loss, the first of equals."""
+  finite = [
+    record
+    for record in of_kind(records, 'evaluation')
+    if math.isfinite(record['loss'])
+  ]
+  return min(finite, key=lambda record: record['loss'], default=None)
+
+
+def unigram_entropy(sessions: Sequence[Session]) -> float | None:
+  """Returns the entropy that the last session names, or None."""
+  if not sessions or 'unigram_entropy' not in sessions[-1].start['dataset']:
+    return None
+  return sessions[-1].start['dataset']['unigram_entropy']
+
+
+def stopped_early(records: Sequence[Record]) -> bool:
+  """Tells whether an event says 'early stopping' or 'stopped early'."""
+  messages = [str(r['message']).lower() for r in of_kind(records, 'event')]
+  return any('early stopping' in m or 'stopped early' in m for m in messages)
+
+
+def describe_status(records: Sequence[Record], total_steps: int | None) -> str:
+  """Returns how far the run came, in a few words."""
+  step = max((record['step'] for record in records), default=0)
+  of_total = '' if total_steps is None else f' of {total_steps:,}'
+  if stopped_early(records):
+    return f'Stopped early at step {step:,}{of_total}'
+  if total_steps is not None and step >= total_steps:
+    return f'Finished all {total_steps:,} steps'
+  return f'At step {step:,}{of_total}, not finished'
+
+
+def describe_result(
+  records: Sequence[Record], best: Record | None, entropy: float | None
+) -> str:
+  """Returns the key result in sentences; losses are in nats per token."""
+  if best is None:
+    train = [r for r in of_kind(records, 'train') if math.isfinite(r['loss'])]
+    if not train:
+      return 'No loss has been recorded yet.'
+    return (
+      'No validation loss has been recorded yet. The last training loss is'
+      f' {train[-1]["loss"]:.4f} nats per token, at step'
+      f' {train[-1]["step"]:,}.'
+    )
+  text = (
+    f'The best validation loss is {best["loss"]:.4f} nats per token, at step'
+    f' {best["step"]:,}'
+  )
+  if entropy is not None:
+    gap = entropy - best['loss']
+    text += (
+      f': {abs(gap):.4f} {"below" if gap >= 0 else "above"} the unigram'
+      f' entropy of the data ({entropy:.4f}), which is the loss of a model that'
+      ' knows how frequent every token is and nothing else'
+    )
+  last = of_kind(records, 'evaluation')[-1]
+  if last is best:
+    return f'{text}. It is also the last.'
+  return f'{text}. The last is {last["loss"]:.4f}, at step {last["step"]:,}.'
+
+
+def list_warnings(
+  records: Sequence[Record], sessions: Sequence[Session]
+) -> list[str]:
+  """Returns what is missing or wrong in the records, a sentence each."""
+  warnings = []
+  if not sessions:
+    warnings.append(
+      'No session has been recorded: devices, model size and dataset are'
+      ' unknown.'
+    )
+  train = of_kind(records, 'train')
+  broken = [r['step'] for r in train if not math.isfinite(r['loss'])]
+  if broken:
+    warnings.append(
+      f'The training loss was not finite in {len(broken)} of {len(train)}'
+      f' records, first at step {broken[0]:,}. The curve has gaps there.'
+    )
+  if not train:
+    warnings.append('No training step has been recorded yet.')
+  evaluations = of_kind(records, 'evaluation')
+  broken = [r['step'] for r in evaluations if not math.isfinite(r['loss'])]
+  if broken:
+    warnings.append(
+      f'The validation loss was not finite in {len(broken)} of'
+      f' {len(evaluations)} evaluations, first at step {broken[0]:,}.'
+    )
+  if not evaluations:
+    warnings.append(
+      'No evaluation has been recorded yet: validation loss, perplexity and'
+      ' bits per byte are unknown.'
+    )
+  return warnings
