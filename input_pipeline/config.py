@@ -1,0 +1,140 @@
+"""What to train on: `config.data` as frozen, checked values."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
+SOURCES = ('tfds', 'text', 'jsonl', 'parquet')
+TOKENIZERS = ('bpe', 'file', 'bytes')
+# 256 byte values and the four special tokens.
+MIN_VOCAB_SIZE = 260
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+  """`config.data.tokenizer`; configs/base.py explains the fields."""
+
+  kind: str
+  vocab_size: int
+  train_bytes: int
+  path: str | None
+
+  def __post_init__(self) -> None:
+    _choice('data.tokenizer.kind', self.kind, TOKENIZERS)
+    if self.kind == 'file' and not self.path:
+      raise ValueError(
+        "data.tokenizer.kind='file' needs data.tokenizer.path, the path of a"
+        ' tokenizer.json'
+      )
+    if self.kind != 'file' and self.path:
+      raise ValueError(
+        f'data.tokenizer.path={self.path!r} is read only with'
+        f" data.tokenizer.kind='file', but the kind is {self.kind!r}"
+      )
+    if self.kind == 'bpe':
+      _at_least('data.tokenizer.vocab_size', self.vocab_size, MIN_VOCAB_SIZE)
+      _at_least('data.tokenizer.train_bytes', self.train_bytes, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+  """`config.data` and the row length; configs/base.py explains the fields."""
+
+  directory: str
+  source: str
+  name: str
+  split: str
+  validation_split: str | None
+  tfds_dir: str | None
+  files: tuple[str, ...]
+  validation_files: tuple[str, ...]
+  validation_fraction: float
+  text_field: str
+  on_bad_document: str
+  tokenizer: TokenizerConfig
+  workers: int | None
+  prefetch: int
+  sequence_length: int
+
+  def __post_init__(self) -> None:
+    _choice('data.source', self.source, SOURCES)
+    _choice('data.on_bad_document', self.on_bad_document, ('error', 'skip'))
+    _at_least('sequence_length', self.sequence_length, 2)
+    _at_least('data.prefetch', self.prefetch, 1)
+    if self.workers is not None:
+      _at_least('data.workers', self.workers, 1)
+    if not self.directory:
+      raise ValueError('data.directory is empty; name a directory')
+    if self.source == 'tfds':
+      if self.files or self.validation_files:
+        raise ValueError(
+          f'data.files={self.files} and data.validation_files='
+          f"{self.validation_files} are not read with data.source='tfds';"
+          " set data.source to 'text', 'jsonl' or 'parquet', or empty them"
+        )
+    elif not self.files:
+      raise ValueError(
+        f'data.source={self.source!r} needs data.files, for instance'
+        " ('corpus/*.jsonl',)"
+      )
+    if self.holds_out_by_hash and not 0 < self.validation_fraction < 1:
+      raise ValueError(
+        f'data.validation_fraction={self.validation_fraction} must lie'
+        ' between 0 and 1: it is the share of documents that validation takes'
+      )
+
+  @property
+  def holds_out_by_hash(self) -> bool:
+    """Whether validation documents are chosen by a hash of their id."""
+    if self.source == 'tfds':
+      return not self.validation_split
+    return not self.validation_files
+
+  @property
+  def row_length(self) -> int:
+    """Tokens of a stored row: the inputs, and the targets one later."""
+    return self.sequence_length + 1
+
+
+def data_config(config: 'ConfigDict') -> DataConfig:
+  """Reads `config.data` and `config.sequence_length`.
+
+  Raises:
+    ValueError: for an unknown or missing field, or a value out of range.
+  """
+  data = config.data.to_dict()
+  tokenizer = data.pop('tokenizer')
+  for name in ('files', 'validation_files'):
+    if isinstance(data.get(name), str):
+      raise ValueError(
+        f'data.{name} is a tuple of globs: write ({data[name]!r},)'
+      )
+    if name in data:
+      data[name] = tuple(data[name])
+  data['sequence_length'] = config.sequence_length
+  _check_fields('data.tokenizer', tokenizer, TokenizerConfig)
+  data['tokenizer'] = TokenizerConfig(**tokenizer)
+  _check_fields('data', data, DataConfig)
+  return DataConfig(**data)
+
+
+def _check_fields(prefix: str, given: dict[str, Any], cls: type) -> None:
+  known = {field.name for field in dataclasses.fields(cls)}
+  if unknown := sorted(set(given) - known):
+    raise ValueError(
+      f'unknown field {prefix}.{unknown[0]}; known: {", ".join(sorted(known))}'
+    )
+  if missing := sorted(known - set(given)):
+    raise ValueError(f'missing field {prefix}.{missing[0]}')
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    raise ValueError(f'{name}={value!r}; choose one of {", ".join(choices)}')
+
+
+def _at_least(name: str, value: int, minimum: int) -> None:
+  if value < minimum:
+    raise ValueError(f'{name}={value} is less than {minimum}')

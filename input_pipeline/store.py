@@ -1,0 +1,324 @@
+"""The prepared store: rows of tokens on disk, and where each came from.
+
+A directory holds manifest.json (written last: without it nothing is complete),
+tokenizer.json, and for every shard of a split
+  <shard>.rows             rows x R little-endian uint16 or uint32, no header
+  <shard>.pieces.npy       uint32 [pieces, 4]: row in the shard, document in
+                           the shard, token offset, places (see packing.py)
+  <shard>.documents.jsonl  one line a document: id, source, bytes, tokens
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import io
+import json
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from input_pipeline import packing
+from input_pipeline.tokenizer import token_dtype
+
+FORMAT_VERSION = 1
+MANIFEST = 'manifest.json'
+TOKENIZER = 'tokenizer.json'
+_REMOTE_READS = 32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardManifest:
+  """One shard of a split; sizes in bytes, of the three files in turn."""
+
+  name: str
+  rows: int
+  bytes: int
+  sha256: str
+  pieces_sha256: str
+  documents_sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitManifest:
+  """What a split holds.
+
+  Attributes:
+    documents: kept documents.
+    text_bytes: their UTF-8 bytes.
+    tokens: their tokens, special tokens not counted.
+    rows: rows of sequence_length + 1 tokens.
+    padding_tokens: places of the rows that hold nothing.
+    target_tokens: tokens that the model is asked to predict: every token of
+      the documents, and the end of each.
+    dropped: documents left out, by reason: 'duplicate' (the text stood before,
+      or stands in validation), 'unreadable' and 'empty'.
+    unigram_entropy: of the predicted tokens, in nats; the loss of a model that
+      knows the frequencies only.
+    source_sha256: of the ids and texts read.
+    shards: in the order of their rows.
+  """
+
+  documents: int
+  text_bytes: int
+  tokens: int
+  rows: int
+  padding_tokens: int
+  target_tokens: int
+  dropped: dict[str, int]
+  unigram_entropy: float
+  source_sha256: str
+  shards: tuple[ShardManifest, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerManifest:
+  """The tokenizer of the store, whose tokenizer.json lies beside."""
+
+  kind: str
+  encoder: str
+  vocab_size: int
+  sha256: str
+  pad_id: int
+  bos_id: int
+  continue_id: int
+  eos_id: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+  """What a store holds and where it comes from.
+
+  Attributes:
+    format_version: of the store's files.
+    fingerprint: hex; equal where options, sources, tokenizer and rows are.
+    sequence_length: R - 1.
+    options: the options that change the bytes.
+    tokenizer: of the store.
+    splits: 'train' and 'validation'.
+    versions: of python, numpy, tiktoken and tokenizers that prepared it.
+    licence: of the text, where the source states one.
+  """
+
+  format_version: int
+  fingerprint: str
+  sequence_length: int
+  options: dict[str, Any]
+  tokenizer: TokenizerManifest
+  splits: dict[str, SplitManifest]
+  versions: dict[str, str]
+  licence: str | None
+
+  def to_json(self) -> bytes:
+    """The text of manifest.json."""
+    return (json.dumps(dataclasses.asdict(self), indent=2) + '\n').encode()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Piece:
+  """Part of a document in a row.
+
+  Attributes:
+    document: its id.
+    source: its source.
+    column: place of the piece's mark in the row.
+    length: places, the mark and a final eos included.
+    offset: tokens of the document before the piece.
+  """
+
+  document: str
+  source: str
+  column: int
+  length: int
+  offset: int
+
+
+class Rows:
+  """Rows of a split, read by index; made by `Store.rows`.
+
+  Attributes:
+    row_length: R, tokens of a row.
+    dtype: of the tokens.
+  """
+
+  def __init__(
+    self,
+    *,
+    directory: epath.Path,
+    shards: tuple[ShardManifest, ...],
+    row_length: int,
+    dtype: np.dtype,
+  ) -> None:
+    self.row_length = row_length
+    self.dtype = dtype
+    self._directory = directory
+    self._shards = shards
+    self._ends = np.cumsum([shard.rows for shard in shards])
+    self._maps: dict[int, np.ndarray] = {}
+    self._origins: dict[int, tuple[np.ndarray, list[dict[str, Any]]]] = {}
+    # A remote row is one small request, so many of them are on their way.
+    self._readers = concurrent.futures.ThreadPoolExecutor(_REMOTE_READS)
+
+  def __len__(self) -> int:
+    return int(self._ends[-1])
+
+  def read(self, indices_N: np.ndarray) -> np.ndarray:
+    """Rows of these indices, uint16 or uint32 [N, R], in their order."""
+    if len(self._shards) == 1:
+      return self._read_shard(0, indices_N)
+    rows_NR = np.empty((len(indices_N), self.row_length), self.dtype)
+    shard_N, local_N = self._locate(indices_N)
+    for shard in np.unique(shard_N):
+      chosen = np.flatnonzero(shard_N == shard)
+      rows_NR[chosen] = self._read_shard(int(shard), local_N[chosen])
+    return rows_NR
+
+  def pieces(self, indices_N: np.ndarray) -> list[list[Piece]]:
+    """Which documents stand in these rows, in the order of their places."""
+    shard_N, local_N = self._locate(indices_N)
+    return [
+      self._pieces_of_row(int(shard), int(row))
+      for shard, row in zip(shard_N, local_N, strict=True)
+    ]
+
+  def _locate(self, indices_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if np.any((indices_N < 0) | (indices_N >= len(self))):
+      raise IndexError(f'rows {indices_N} of a split of {len(self)} rows')
+    shard_N = np.searchsorted(self._ends, indices_N, side='right')
+    starts = self._ends - [shard.rows for shard in self._shards]
+    return shard_N, indices_N - starts[shard_N]
+
+  def _path(self, shard: int, ending: str) -> epath.Path:
+    return self._directory / f'{self._shards[shard].name}.{ending}'
+
+  def _read_shard(self, shard: int, local_N: np.ndarray) -> np.ndarray:
+    path = self._path(shard, 'rows')
+    if _is_local(path):
+      if shard not in self._maps:
+        self._maps[shard] = np.memmap(path, self.dtype, 'r').reshape(
+          -1, self.row_length
+        )
+      return np.asarray(self._maps[shard][local_N])
+    size = self.row_length * self.dtype.itemsize
+
+    def read(row: int) -> bytes:
+      with path.open('rb') as file:
+        file.seek(row * size)
+        return file.read(size)
+
+    data = b''.join(self._readers.map(read, local_N.tolist()))
+    return np.frombuffer(data, self.dtype).reshape(-1, self.row_length)
+
+  def _origin(self, shard: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    if shard not in self._origins:
+      pieces = self._path(shard, 'pieces.npy').read_bytes()
+      lines = self._path(shard, 'documents.jsonl').read_text().splitlines()
+      self._origins[shard] = (
+        np.load(io.BytesIO(pieces)),
+        [json.loads(line) for line in lines],
+      )
+    return self._origins[shard]
+
+  def _pieces_of_row(self, shard: int, row: int) -> list[Piece]:
+    pieces_P4, documents = self._origin(shard)
+    first, last = np.searchsorted(pieces_P4[:, packing.ROW], [row, row + 1])
+    found, column = [], 0
+    for _, document, offset, length in pieces_P4[first:last].tolist():
+      found.append(
+        Piece(
+          document=documents[document]['id'],
+          source=documents[document]['source'],
+          column=column,
+          length=length,
+          offset=offset,
+        )
+      )
+      column += length
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Store:
+  """A complete store; made by `open_store`."""
+
+  directory: epath.Path
+  manifest: Manifest
+
+  def rows(self, split: str) -> Rows:
+    """Rows of 'train' or 'validation'."""
+    return Rows(
+      directory=self.directory,
+      shards=self.manifest.splits[split].shards,
+      row_length=self.manifest.sequence_length + 1,
+      dtype=token_dtype(self.manifest.tokenizer.vocab_size),
+    )
+
+  def verify(self) -> None:
+    """Reads every file and compares its hash with the manifest.
+
+    Raises:
+      ValueError: names the first file that differs.
+    """
+    expected = {TOKENIZER: self.manifest.tokenizer.sha256}
+    for split in self.manifest.splits.values():
+      for shard in split.shards:
+        expected[f'{shard.name}.rows'] = shard.sha256
+        expected[f'{shard.name}.pieces.npy'] = shard.pieces_sha256
+        expected[f'{shard.name}.documents.jsonl'] = shard.documents_sha256
+    for name, sha256 in expected.items():
+      path = self.directory / name
+      if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise ValueError(
+          f'{path} is not what was prepared: its sha256 differs from the'
+          f' manifest; remove {self.directory} and prepare anew'
+        )
+
+
+def open_store(directory: epath.PathLike) -> Store:
+  """Opens a prepared store and checks that its files are all there.
+
+  Raises:
+    ValueError: when the store is incomplete, of another format, or a file has
+      another size than the manifest says.
+  """
+  directory = epath.Path(directory)
+  path = directory / MANIFEST
+  if not path.exists():
+    raise ValueError(
+      f'{directory} is no complete store, as {MANIFEST} is missing; prepare it'
+      ' (the prepare command) or correct data.directory'
+    )
+  manifest = _manifest(json.loads(path.read_text()), path)
+  store = Store(directory=directory, manifest=manifest)
+  for split in manifest.splits.values():
+    for shard in split.shards:
+      _check_size(directory / f'{shard.name}.rows', shard.bytes)
+  return store
+
+
+def _manifest(fields: dict[str, Any], path: epath.Path) -> Manifest:
+  if (version := fields['format_version']) != FORMAT_VERSION:
+    raise ValueError(
+      f'{path} is of format {version}, this program reads {FORMAT_VERSION};'
+      ' remove its directory and prepare anew'
+    )
+  fields['tokenizer'] = TokenizerManifest(**fields['tokenizer'])
+  for split in fields['splits'].values():
+    split['shards'] = tuple(ShardManifest(**s) for s in split['shards'])
+  fields['splits'] = {
+    name: SplitManifest(**split) for name, split in fields['splits'].items()
+  }
+  return Manifest(**fields)
+
+
+def _check_size(path: epath.Path, expected: int) -> None:
+  found = path.stat().length if path.exists() else None
+  if found != expected:
+    raise ValueError(
+      f'{path} has {found} bytes, the manifest says {expected}; remove'
+      f' {path.parent} and prepare anew'
+    )
+
+
+def _is_local(path: epath.Path) -> bool:
+  return '://' not in str(path)

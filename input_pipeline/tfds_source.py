@@ -1,0 +1,85 @@
+"""Examples of a TFDS dataset, ours or the catalogue's."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from input_pipeline.config import DataConfig
+
+
+def examples(
+  config: DataConfig, split: str
+) -> Iterator[tuple[str, str, bytes]]:
+  """Yields (id, source, text) of a split, in its stored order.
+
+  A dataset that is not there yet is built first, in ArrayRecord files. The id
+  is the example's own, where it has one, else '<split>/<number>'.
+
+  Raises:
+    ValueError: when the dataset, the split or the text field does not exist.
+  """
+  builder = _prepared(config)
+  features = sorted(builder.info.features)
+  if config.text_field not in features:
+    raise ValueError(
+      f'{config.name}: no feature {config.text_field!r}; it has'
+      f' {", ".join(features)} (data.text_field chooses)'
+    )
+  names = sorted(builder.info.splits)
+  if split.partition('[')[0] not in [*names, 'all'] and '+' not in split:
+    raise ValueError(
+      f'{config.name}: no split {split!r}; it has {", ".join(names)}'
+      ' (data.split and data.validation_split choose)'
+    )
+  for number, example in enumerate(_read(builder, split)):
+    identifier, source = f'{split}/{number}', config.name
+    if 'id' in features:
+      identifier = _text(example['id'])
+    if 'source' in features:
+      source = _text(example['source'])
+    yield identifier, source, example[config.text_field]
+
+
+def _prepared(config: DataConfig) -> Any:
+  # TFDS asks the metadata server of Google Cloud where it runs, and waits.
+  os.environ.setdefault('NO_GCE_CHECK', 'true')
+  import tensorflow_datasets as tfds
+
+  if config.name.partition('/')[0] == 'stdlib_text':
+    from input_pipeline import stdlib_text  # noqa: F401, registers itself
+  directory = config.tfds_dir or epath.Path(config.directory) / 'tfds'
+  try:
+    builder = tfds.builder(config.name, data_dir=directory)
+  except tfds.core.registered.DatasetNotFoundError as error:
+    raise ValueError(
+      f'data.name={config.name!r} is no TFDS dataset: {error}'
+    ) from error
+  if not builder.is_prepared():
+    builder = tfds.builder(
+      config.name, data_dir=directory, file_format='array_record'
+    )
+    builder.download_and_prepare()
+  return builder
+
+
+def _read(builder: Any, split: str) -> Iterator[dict[str, Any]]:
+  if builder.info.file_format.value == 'array_record':
+    return iter(builder.as_data_source(split=split))
+  from input_pipeline.tensorflow_setup import tensorflow
+
+  tensorflow()
+  import tensorflow_datasets as tfds
+
+  # One file at a time, so that the order is that of the files.
+  order = tfds.ReadConfig(interleave_cycle_length=1)
+  return iter(
+    builder.as_dataset(
+      split=split, shuffle_files=False, read_config=order
+    ).as_numpy_iterator()
+  )
+
+
+def _text(value: bytes | str) -> str:
+  return value.decode() if isinstance(value, bytes) else value
