@@ -176,9 +176,10 @@ def format_count(value: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-  """Returns a time span: '0.42s', '1.2s', '12s', '1m 15s', '26m', '3h 05m', '2d 04h'.
+  """Returns a time span: '1.2s', '1m 15s', '26m', '3h 05m', '2d 04h'.
 
-  Minutes are shown with seconds up to ten minutes.
+  It has two decimals below a second, one below ten, and minutes come with
+  seconds up to ten.
   """
   if not math.isfinite(seconds) or seconds < 0:
     return '?'

@@ -186,7 +186,7 @@ def _render_time(sessions: Sequence[Session]) -> str:
     label = f'{name}: {share:.1%}, {format_duration(seconds)}'
     text = ''
     if share >= 0.09:
-      style = ' class="on-light"' if index in (1, 2, 7) else ''
+      style = ' class="on-light"' if index not in (0, 5) else ''
       text = (
         f'<text x="{100 * (left + share / 2):.3f}%" y="50%" dy="5"'
         f' text-anchor="middle"{style}>{share:.0%}</text>'
@@ -204,18 +204,27 @@ def _render_time(sessions: Sequence[Session]) -> str:
     f'<td>{share:.1%}</td></tr>'
     for colour, name, seconds, share in rows
   )
-  unknown = sum(session.spent is None for session in sessions)
-  remark = f'{len(sessions)} sessions together' if len(sessions) > 1 else ''
-  if unknown:
-    remark += f'; {unknown} ended before their first record of time'
   return section(
     'Where the time went',
-    '<div class="card"><svg class="bar" role="img" aria-label="'
-    f'Shares of {format_duration(total)}">{"".join(bars)}</svg>'
-    f'<table class="data"><tbody>{body}<tr><th scope="row"><b>together</b></th>'
-    f'<td><b>{format_duration(total)}</b></td><td>{escape(remark)}</td></tr>'
-    '</tbody></table></div>',
+    '<div class="card"><svg class="bar" role="img" aria-label="Shares of'
+    f' {format_duration(total)}; the table has them">{"".join(bars)}</svg>'
+    f'<table class="data"><tbody>{body}<tr class="sum"><th scope="row">total'
+    f'</th><td>{format_duration(total)}</td><td></td></tr></tbody></table>'
+    f'{_render_time_remark(sessions)}</div>',
   )
+
+
+def _render_time_remark(sessions: Sequence[Session]) -> str:
+  sentences = []
+  if len(sessions) > 1:
+    sentences.append(f'Sum over {len(sessions)} sessions.')
+  unknown = sum(session.spent is None for session in sessions)
+  if unknown:
+    sentences.append(
+      f'{unknown} of {len(sessions)} ended before a first record of their time,'
+      ' which is missing here.'
+    )
+  return f'<p class="unit">{" ".join(sentences)}</p>' if sentences else ''
 
 
 def _render_history(

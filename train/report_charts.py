@@ -9,10 +9,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 from train.console import format_significant
+from train.report_axes import Axis
 
 Point = tuple[float, float]
+# Runs of connected points.
+Shape = list[list[Point]]
 # More points than a screen has columns only make the page heavy.
 MAX_POINTS = 800
 
@@ -60,25 +64,13 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class _Axis:
-  """Maps the values from low to high to 0 to 1."""
+class _Spot:
+  """A place for a label: above (side > 0) or below a point of the plot."""
 
-  low: float
-  high: float
-  log: bool
-
-  def fraction(self, value: float) -> float:
-    if not self.log:
-      return (value - self.low) / (self.high - self.low)
-    value = max(value, self.low)
-    return math.log(value / self.low) / math.log(self.high / self.low)
-
-  def ticks(self, count: int) -> list[tuple[float, str]]:
-    if self.log:
-      values = log_ticks(self.low, self.high)
-      return [(value, tick_labels([value])[0]) for value in values]
-    values = nice_ticks(self.low, self.high, count)
-    return list(zip(values, tick_labels(values), strict=True))
+  across: float
+  up: float
+  side: int
+  anchor: str
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
@@ -133,62 +125,13 @@ def _value(point: Point) -> float:
   return point[1]
 
 
-def nice_ticks(low: float, high: float, count: int) -> list[float]:
-  """Returns about `count` multiples of 1, 2 or 5 times a power of ten."""
-  assert low < high, (low, high)
-  rough = (high - low) / count
-  power = 10.0 ** math.floor(math.log10(rough))
-  step = next(f * power for f in (1, 2, 5, 10) if f * power >= rough * 0.999)
-  first = math.ceil(low / step - 1e-9)
-  last = math.floor(high / step + 1e-9)
-  # Rounding turns 0.30000000000000004 into 0.3.
-  return [float(f'{i * step:.12g}') for i in range(first, last + 1)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-  """Returns the powers of ten from low to high, with 2 and 5 if few."""
-  assert 0 < low < high, (low, high)
-  first = math.floor(math.log10(low))
-  last = math.ceil(math.log10(high))
-  spread = math.log10(high / low)
-  factors = (1, 2, 5) if spread < 2.5 else (1,)
-  stride = 1 + int(spread // 7)
-  ticks = [
-    float(f'{factor}e{exponent}')
-    for exponent in range(first, last + 1, stride)
-    for factor in factors
-  ]
-  return [tick for tick in ticks if low <= tick <= high]
-
-
-def tick_labels(ticks: Sequence[float]) -> list[str]:
-  """Returns the ticks as text, with one unit and as many decimals for all."""
-  largest = max((abs(tick) for tick in ticks), default=0.0)
-  scale, suffix = 1.0, ''
-  if 0 < largest < 1e-3:
-    exponent = math.floor(math.log10(largest) + 1e-9)
-    scale, suffix = 10.0**exponent, f'e{exponent}'
-  else:
-    for unit, name in ((1e3, 'k'), (1e6, 'M'), (1e9, 'B'), (1e12, 'T')):
-      if largest >= 10 * unit or (unit > 1e3 and largest >= unit):
-        scale, suffix = unit, name
-  scaled = [tick / scale for tick in ticks]
-  decimals = next(
-    digits
-    for digits in range(8)
-    if digits == 7
-    or all(abs(round(x, digits) - x) <= 1e-9 * max(1, abs(x)) for x in scaled)
-  )
-  return [f'{x:,.{decimals}f}{suffix}' if x else '0' for x in scaled]
-
-
 def render_chart(chart: Chart) -> str:
   """Returns a figure: caption, legend, plot and a line for the read-out."""
   lines = [
     Line(line.name, line.style, thin(line.points, MAX_POINTS))
     for line in chart.lines
   ]
-  x_axis = _Axis(0.0, float(max(chart.last_step, 1)), log=False)
+  x_axis = Axis(0.0, float(max(chart.last_step, 1)), log=False)
   y_axis = _value_axis(chart)
   if y_axis is None:
     plot = '<p class="note">No finite value has been recorded yet.</p>'
@@ -202,7 +145,7 @@ def render_chart(chart: Chart) -> str:
   )
 
 
-def _value_axis(chart: Chart) -> _Axis | None:
+def _value_axis(chart: Chart) -> Axis | None:
   # Raw values may leave the picture: a spike would flatten everything else.
   smooth_lines = [line for line in chart.lines if line.style != 'raw']
   values = [
@@ -217,11 +160,12 @@ def _value_axis(chart: Chart) -> _Axis | None:
     values.append(chart.reference[0])
   low, high = min(values), max(values)
   if chart.scale == 'log':
-    return _Axis(low / 1.3, high * 1.3, log=True)
+    return Axis(low / 1.3, high * 1.3, log=True)
   if chart.scale == 'zero':
-    return _Axis(0.0, high * 1.08 if high > 0 else 1.0, log=False)
+    return Axis(0.0, high * 1.08 if high > 0 else 1.0, log=False)
   margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
-  return _Axis(low - margin, high + margin, log=False)
+  # The label of the lowest point needs room below it.
+  return Axis(low - 1.6 * margin, high + margin, log=False)
 
 
 def _render_legend(chart: Chart) -> str:
@@ -241,28 +185,41 @@ def _render_legend(chart: Chart) -> str:
 
 
 def _render_plot(
-  chart: Chart, lines: Sequence[Line], x_axis: _Axis, y_axis: _Axis
+  chart: Chart, lines: Sequence[Line], x_axis: Axis, y_axis: Axis
 ) -> str:
   parts = [_render_grid(chart, x_axis, y_axis)]
+  shapes = [_shape(line.points, x_axis, y_axis) for line in lines]
   if chart.reference is not None:
     value, name = chart.reference
-    y = _percent(1 - y_axis.fraction(value))
+    at = y_axis.fraction(value)
+    y = _percent(1 - at)
+    spots = [
+      _Spot(across, at, side, anchor)
+      for across, anchor in ((1.0, 'end'), (0.0, 'start'))
+      for side in (1, -1)
+    ]
     parts.append(
       f'<line class="reference" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-      f'<text class="label" x="100%" y="{y}" dy="-6" text-anchor="end">'
-      f'{escape(name)}</text>'
+      f'{_render_label(name, spots, shapes)}'
     )
   paths = ''.join(
-    f'<path class="curve {line.style}"'
-    f' d="{_path(line.points, x_axis, y_axis)}"/>'
-    for line in lines
+    f'<path class="curve {line.style}" d="{_path(shape)}"/>'
+    for line, shape in zip(lines, shapes, strict=True)
   )
   parts.append(
     '<svg class="curves" width="100%" height="100%" viewBox="0 0 1000 1000"'
     f' preserveAspectRatio="none">{paths}</svg>'
   )
+  parts.extend(
+    f'<circle class="dot {line.style}" r="3" cx="{_percent(run[0][0])}"'
+    f' cy="{_percent(1 - run[0][1])}"/>'
+    for line, shape in zip(lines, shapes, strict=True)
+    for run in shape
+    if len(run) == 1
+  )
   if chart.mark is not None:
-    parts.append(_render_mark(*chart.mark, x_axis, y_axis))
+    point, text = chart.mark
+    parts.append(_render_mark(point, text, x_axis, y_axis, shapes))
   parts.append('<line class="cursor" x1="0" x2="0" y1="0" y2="100%"/>')
   shown = [line for line in lines if line.style != 'raw'] or lines
   data = [
@@ -286,9 +243,9 @@ def _percent(fraction: float) -> str:
   return f'{100 * fraction:.3f}%'
 
 
-def _render_grid(chart: Chart, x_axis: _Axis, y_axis: _Axis) -> str:
+def _render_grid(chart: Chart, x_axis: Axis, y_axis: Axis) -> str:
   parts = []
-  percent_axis = _Axis(100 * y_axis.low, 100 * y_axis.high, y_axis.log)
+  percent_axis = Axis(100 * y_axis.low, 100 * y_axis.high, y_axis.log)
   for value, label in (percent_axis if chart.percent else y_axis).ticks(5):
     fraction = (percent_axis if chart.percent else y_axis).fraction(value)
     y = _percent(1 - fraction)
@@ -317,32 +274,74 @@ def _render_grid(chart: Chart, x_axis: _Axis, y_axis: _Axis) -> str:
   return ''.join(parts)
 
 
-def _render_mark(point: Point, text: str, x_axis: _Axis, y_axis: _Axis) -> str:
-  across = x_axis.fraction(point[0])
-  x, y = _percent(across), _percent(1 - y_axis.fraction(point[1]))
+def _render_mark(
+  point: Point,
+  text: str,
+  x_axis: Axis,
+  y_axis: Axis,
+  shapes: Sequence[Shape],
+) -> str:
+  across, at = x_axis.fraction(point[0]), y_axis.fraction(point[1])
   anchor = 'start' if across < 0.2 else 'middle' if across < 0.7 else 'end'
+  spots = [_Spot(across, at, side, anchor) for side in (2, -2)]
   return (
-    f'<circle class="mark" cx="{x}" cy="{y}" r="5"/>'
-    f'<text class="label" x="{x}" y="{y}" dy="-14" text-anchor="{anchor}">'
+    f'<circle class="mark" cx="{_percent(across)}" cy="{_percent(1 - at)}"'
+    f' r="5"/>{_render_label(text, spots, shapes)}'
+  )
+
+
+def _render_label(
+  text: str, spots: Sequence[_Spot], shapes: Sequence[Shape]
+) -> str:
+  """Returns the text at the spot where it hides the least of the curves."""
+  # Widths in a plot of 600 by 240 pixels, between a phone's and a desktop's.
+  width, height = 7 * len(text) / 600, 15 / 240
+
+  def hidden(spot: _Spot) -> int:
+    shift = {'start': 0.0, 'middle': 0.5, 'end': 1.0}[spot.anchor]
+    left = spot.across - shift * width
+    low = spot.up + spot.side * height * 0.4 - (height if spot.side < 0 else 0)
+    crossed = sum(
+      min(x0, x1) <= left + width
+      and max(x0, x1) >= left
+      and min(y0, y1) <= low + height
+      and max(y0, y1) >= low
+      for shape in shapes
+      for run in shape
+      for (x0, y0), (x1, y1) in pairwise(run)
+    )
+    # No spot outside the plot, however free it is.
+    return crossed + (1_000_000 if low < 0 or low + height > 1.05 else 0)
+
+  spot = min(spots, key=hidden)
+  below = 6 * abs(spot.side) + 9
+  shift = -6 * abs(spot.side) if spot.side > 0 else below
+  return (
+    f'<text class="label" x="{_percent(spot.across)}"'
+    f' y="{_percent(1 - spot.up)}" dy="{shift}" text-anchor="{spot.anchor}">'
     f'{escape(text)}</text>'
   )
 
 
-def _path(points: Sequence[Point], x_axis: _Axis, y_axis: _Axis) -> str:
-  commands = []
-  drawing = False
+def _shape(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Shape:
+  """Returns the runs of finite points as fractions of the plot."""
+  runs: Shape = [[]]
   for step, value in points:
     if not math.isfinite(value):
-      drawing = False
+      runs.append([])
       continue
-    x = 1000 * x_axis.fraction(step)
     # Far outside, renderers lose precision; there is nothing to see there.
-    y = 1000 * min(max(1 - y_axis.fraction(value), -9), 9)
-    commands.append(f'{"L" if drawing else "M"}{x:.1f} {y:.1f}')
-    if not drawing:
-      commands.append(f'L{x:.1f} {y:.1f}')  # A lone point shows as a dot.
-    drawing = True
-  return ''.join(commands)
+    up = min(max(y_axis.fraction(value), -9), 9)
+    runs[-1].append((x_axis.fraction(step), up))
+  return [run for run in runs if run]
+
+
+def _path(shape: Shape) -> str:
+  return ''.join(
+    f'{"L" if i else "M"}{1000 * x:.1f} {1000 * (1 - y):.1f}'
+    for run in shape
+    for i, (x, y) in enumerate(run)
+  )
 
 
 def _describe(chart: Chart) -> str:

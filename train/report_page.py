@@ -133,12 +133,12 @@ STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1b1f24;
   --dim: #5b6470; --line: #dfe3e8; --blue: #0072b2; --orange: #d55e00;
   --green: #00805f; --raw: #85bbdd;
-  --p0: #0072b2; --p1: #e69f00; --p2: #56b4e9; --p3: #009e73; --p4: #cc79a7;
+  --p0: #0072b2; --p1: #e69f00; --p2: #009e73; --p3: #56b4e9; --p4: #cc79a7;
   --p5: #d55e00; --p6: #999999; --p7: #d5d9de; }
 @media (prefers-color-scheme: dark) { :root { --page: #0f1216; --card: #181c22;
   --ink: #e8ebef; --dim: #9aa4b1; --line: #2c333c; --blue: #56b4e9;
-  --orange: #f0a13a; --green: #2fc79c; --raw: #2f5871;
-  --p0: #3a9bdc; --p7: #4a525c; } }
+  --orange: #f0a13a; --green: #2fc79c; --raw: #3f7596;
+  --p0: #1f7fc0; --p7: #4a525c; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
@@ -177,6 +177,9 @@ figcaption { font-weight: 600; }
 .curve.raw { stroke: var(--raw); stroke-width: 1; }
 .curve.validation { stroke: var(--orange); stroke-width: 2.5;
   stroke-dasharray: 7 4; }
+.dot { fill: var(--blue); }
+.dot.raw { fill: none; }
+.dot.validation { fill: var(--orange); }
 .grid { stroke: var(--line); }
 .axis { stroke: var(--dim); }
 .tick { fill: var(--dim); font-size: 12px; font-variant-numeric: tabular-nums; }
@@ -190,11 +193,15 @@ figcaption { font-weight: 600; }
   color: var(--dim); font-variant-numeric: tabular-nums; }
 .card { padding: 14px; }
 .bar { display: block; width: 100%; height: 34px; margin-bottom: 10px; }
+.bar rect { stroke: var(--card); }
 .bar text { font-size: 13px; fill: #fff; }
 .bar .on-light { fill: #14181d; }
 .swatch { display: inline-block; width: 11px; height: 11px; margin-right: 8px;
   border-radius: 2px; }
 .card table.data { max-width: 440px; }
+.card .data th, .card .data td { padding: 5px 4px; }
+.data tbody .sum th, .data .sum td { font-weight: 600; }
+.card p { margin: 8px 0 0; }
 table { border-collapse: collapse; font-size: 14px; }
 .scroll { overflow-x: auto; }
 .data { width: 100%; }
@@ -203,7 +210,8 @@ table { border-collapse: collapse; font-size: 14px; }
   white-space: nowrap; }
 .data thead th { border-top: 0; color: var(--dim); font-weight: 500; }
 .data .text, .data tbody th { text-align: left; font-weight: 400; }
-.data td.text:last-child { white-space: normal; overflow-wrap: anywhere; }
+.data .text:last-child { white-space: normal; overflow-wrap: break-word;
+  min-width: 180px; }
 .facts { display: block; padding: 10px 14px; min-width: 0; }
 .facts caption { display: block; text-align: left; font-weight: 600;
   padding-bottom: 4px; }

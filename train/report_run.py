@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -42,7 +43,7 @@ def split_sessions(records: Sequence[Record]) -> list[Session]:
   """Returns the sessions in their order."""
   starts = [i for i, r in enumerate(records) if r['kind'] == 'session']
   sessions = []
-  for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
+  for start, end in pairwise([*starts, len(records)]):
     own = records[start:end]
     spent = of_kind(own, 'time')
     sessions.append(Session(own[0], own[-1], spent[-1] if spent else None))
