@@ -132,8 +132,6 @@ def _optimizer() -> ConfigDict:
   optimizer.epsilon = 1e-8
   # SGD's and Muon's momentum.
   optimizer.momentum = 0.95
-  # Muon updates its matrices at learning_rate times this.
-  optimizer.muon_scale = 10.0
   # Gradients are scaled down to this global norm; None: off.
   optimizer.clip_norm = 1.0
   # Keep an exponential moving average of the parameters with this decay, and

@@ -1,0 +1,112 @@
+"""Compares a configuration with base.py, field by field, and saves it as JSON.
+
+The two are one subject: what comes back from JSON is checked like what comes
+from a file.
+"""
+
+import difflib
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def check(config: Any) -> ConfigDict:
+  """Returns the configuration if it has base.py's fields and types.
+
+  Raises:
+    ValueError: a field is unknown, missing or of another type.
+  """
+  if not isinstance(config, ConfigDict):
+    raise ValueError(
+      f'get_config() returned a {type(config).__name__}; return the ConfigDict '
+      'that configs.base.get_config() makes.'
+    )
+  default = base.get_config()
+  known, given = fields(default), fields(config)
+  for name in given:
+    if name not in known:
+      raise ValueError(unknown_field(name, known))
+  for name in known:
+    if name not in given:
+      raise ValueError(f'config.{name} is missing; start from configs/base.py.')
+  for name, (value, wanted) in known.items():
+    _check_type(name, given[name][0], value, wanted)
+  return config
+
+
+def unknown_field(name: str, known: Any) -> str:
+  """An error message that names the field most like the unknown one."""
+  last = name.rpartition('.')[2]
+  by_last = {k.rpartition('.')[2]: k for k in known}
+  near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6) or [
+    by_last[match]
+    for match in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6)
+  ]
+  hint = f' Did you mean config.{near[0]}?' if near else ''
+  return f'There is no field config.{name}.{hint}'
+
+
+def fields(
+  config: ConfigDict, prefix: str = ''
+) -> dict[str, tuple[Any, type | None]]:
+  """Dotted name of each field, with its value and declared type."""
+  flat: dict[str, tuple[Any, type | None]] = {}
+  for name in config:
+    value = config[name]
+    if isinstance(value, ConfigDict):
+      flat |= fields(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = (value, config.get_type(name))
+  return flat
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+  """The configuration as JSON holds it: lists in place of tuples."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def from_dict(saved: dict[str, Any]) -> ConfigDict:
+  """The configuration that `to_dict` made a dict of.
+
+  Raises:
+    ValueError: it does not fit base.py any more.
+  """
+  config = base.get_config()
+  known = fields(config)
+  flat = _flatten(saved)
+  for name, value in flat.items():
+    if name not in known:
+      raise ValueError(unknown_field(name, known))
+    value = tuple(value) if isinstance(value, list) else value
+    _check_type(name, value, *known[name])
+    config.update_from_flattened_dict({name: value})
+  return check(config)
+
+
+def _flatten(saved: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for name, value in saved.items():
+    if isinstance(value, dict):
+      flat |= _flatten(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _check_type(name: str, value: Any, default: Any, wanted: Any) -> None:
+  if value is None and default is None:
+    return
+  # A bool is an int to Python, and not to a reader; an int is a fine float.
+  fits = isinstance(value, wanted) and (
+    isinstance(value, bool) == (wanted is bool)
+  )
+  if not fits and not (wanted is float and type(value) is int):
+    raise ValueError(
+      f'config.{name} is {value!r}, a {type(value).__name__}; it takes '
+      f'a {wanted.__name__}.'
+    )
+  if wanted is tuple and not all(isinstance(item, str) for item in value):
+    raise ValueError(f'config.{name} is {value!r}; it takes strings.')

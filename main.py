@@ -1,0 +1,304 @@
+"""Meshwork: trains language models on a mesh of devices.
+
+python main.py COMMAND --config=configs/tiny.py --workdir=runs/tiny
+
+Commands:
+  train     train, or go on with the run in the workdir (the default); prepares
+            the data first if that is missing
+  prepare   make the dataset
+  evaluate  loss of a checkpoint on the validation split
+  sample    continue prompts
+  report    write the workdir's report.html anew
+
+Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
+first train find the config of the run in the workdir.
+"""
+
+import sys
+import time
+
+_STARTED = time.perf_counter()
+
+import json
+import os
+import pathlib
+import runpy
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from configs.check import check, fields, from_dict, to_dict, unknown_field
+
+USAGE_ERROR = 2
+DATA_ERROR = 65
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Configuration file, such as configs/tiny.py.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder of the run: checkpoints, metrics, report.'
+)
+_ALLOW_CHANGE = flags.DEFINE_bool(
+  'allow_change',
+  False,
+  'train: go on although configuration or data differ from the saved run.',
+)
+_MULTIHOST = flags.DEFINE_bool(
+  'multihost',
+  False,
+  'Join the other hosts of the cluster, which jax.distributed detects.',
+)
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint', 'best', 'evaluate, sample: best, last or a step.'
+)
+_PROMPTS = flags.DEFINE_multi_string(
+  'prompt', [], 'sample: a text to continue; may be given several times.'
+)
+_PROMPTS_FILE = flags.DEFINE_string(
+  'prompts_file', None, 'sample: a file with a prompt on each line.'
+)
+_MAX_TOKENS = flags.DEFINE_integer(
+  'max_tokens', 200, 'sample: tokens to generate at most.'
+)
+_TEMPERATURE = flags.DEFINE_float(
+  'temperature', 0.8, 'sample: divides the logits; 0 takes the likeliest.'
+)
+_TOP_K = flags.DEFINE_integer(
+  'top_k', None, 'sample: choose among this many likeliest tokens.'
+)
+_TOP_P = flags.DEFINE_float(
+  'top_p', 0.95, 'sample: choose among the likeliest of this probability.'
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'sample: seed of the choice.')
+
+
+class UsageError(Exception):
+  """The command line is wrong; the message is all that a user needs."""
+
+
+def train() -> None:
+  """Trains or resumes, then writes the report."""
+  from input_pipeline.config import data_config
+  from train.config import train_config
+  from train.loop import train as run
+  from train.report import write_report
+
+  config, workdir = _config(), _workdir()
+  run(
+    train_config(config),
+    data_config(config),
+    resolved=to_dict(config),
+    workdir=workdir,
+    allow_change=_ALLOW_CHANGE.value,
+    started=_STARTED,
+  )
+  if _is_first_process():
+    print(f'Report: {write_report(workdir)}')
+
+
+def prepare() -> None:
+  """Makes the dataset."""
+  from input_pipeline.config import data_config
+  from input_pipeline.prepare import prepare as run
+
+  store = run(data_config(_config()), log=print)
+  print(f'Dataset: {store}')
+
+
+def evaluate() -> None:
+  """Prints the validation metrics of a checkpoint as JSON."""
+  from input_pipeline.config import data_config
+  from train.commands import evaluate_run
+  from train.config import train_config
+
+  config = _config()
+  result = evaluate_run(
+    train_config(config),
+    data_config(config),
+    workdir=_workdir(),
+    which=_CHECKPOINT.value,
+  )
+  if _is_first_process():
+    print(json.dumps(result))
+
+
+def sample() -> None:
+  """Prints continuations of the prompts."""
+  from model.sampling import SamplingConfig
+  from train.commands import sample_run
+  from train.config import train_config
+
+  prompts = list(_PROMPTS.value)
+  if _PROMPTS_FILE.value is not None:
+    file = epath.Path(_PROMPTS_FILE.value)
+    if not file.exists():
+      raise UsageError(f'--prompts_file: there is no file {file}.')
+    prompts += file.read_text().splitlines()
+  pairs = sample_run(
+    train_config(_config()),
+    workdir=_workdir(),
+    which=_CHECKPOINT.value,
+    prompts=prompts or [''],
+    sampling=SamplingConfig(
+      max_tokens=_MAX_TOKENS.value,
+      temperature=_TEMPERATURE.value,
+      top_k=_TOP_K.value,
+      top_p=_TOP_P.value,
+    ),
+    seed=_SEED.value,
+  )
+  if _is_first_process():
+    for number, (prompt, text) in enumerate(pairs, start=1):
+      print(f'--- sample {number} of {len(pairs)}')
+      print(prompt + text)
+
+
+def report() -> None:
+  """Writes report.html anew."""
+  from train.report import write_report
+
+  print(f'Report: {write_report(_workdir())}')
+
+
+COMMANDS: dict[str, Callable[[], None]] = {
+  'train': train,
+  'prepare': prepare,
+  'evaluate': evaluate,
+  'sample': sample,
+  'report': report,
+}
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs one command; a user's error is one line, not a traceback."""
+  try:
+    command = _command(argv)
+    if command not in (prepare, report):
+      _set_up_jax()
+    command()
+  except (UsageError, ValueError) as error:
+    if isinstance(error, ValueError) and not _is_ours(error):
+      raise
+    _fail(str(error), USAGE_ERROR)
+  except Exception as error:
+    exit_code = _exit_code(error)
+    if exit_code is None:
+      raise
+    _fail(str(error), exit_code)
+
+
+def _is_ours(error: ValueError) -> bool:
+  """Whether Meshwork's own code raised it: its messages are for users."""
+  traceback = error.__traceback__
+  while traceback is not None and traceback.tb_next is not None:
+    traceback = traceback.tb_next
+  if traceback is None:
+    return False
+  raised_in = pathlib.Path(traceback.tb_frame.f_code.co_filename).resolve()
+  here = pathlib.Path(__file__).resolve().parent
+  rooms = {here / room for room in ('model', 'train', 'input_pipeline', 'configs')}
+  return bool(rooms & set(raised_in.parents))
+
+
+def _exit_code(error: Exception) -> int | None:
+  """Exit status of the errors that a run ends with by design."""
+  # Imported here: a typo on the command line should not wait for JAX.
+  from train.loop import NonFiniteError
+  from train.signals import Interrupted
+
+  if isinstance(error, NonFiniteError):
+    return DATA_ERROR
+  if isinstance(error, Interrupted):
+    return 128 + error.signum
+  return None
+
+
+def _fail(message: str, status: int) -> None:
+  print(f'{os.path.basename(sys.argv[0])}: {message}', file=sys.stderr)
+  sys.exit(status)
+
+
+def _command(argv: Sequence[str]) -> Callable[[], None]:
+  words = argv[1:] or ['train']
+  if len(words) > 1 or words[0] not in COMMANDS:
+    raise UsageError(
+      f'{" ".join(words)!r} is no command; the commands are '
+      f'{", ".join(COMMANDS)}.'
+    )
+  return COMMANDS[words[0]]
+
+
+def _workdir() -> epath.Path:
+  if not _WORKDIR.value:
+    raise UsageError('Give the folder of the run: --workdir=runs/NAME')
+  return epath.Path(_WORKDIR.value)
+
+
+def _config() -> ConfigDict:
+  """The given configuration, or the one that the workdir holds."""
+  if _CONFIG.value is not None:
+    return check(_CONFIG.value)
+  if _WORKDIR.value:
+    saved = epath.Path(_WORKDIR.value) / 'config.json'
+    if saved.exists():
+      return from_dict(json.loads(saved.read_text()))
+  raise UsageError(
+    'Give a configuration: --config=configs/tiny.py'
+    + (f' ({_WORKDIR.value} holds none).' if _WORKDIR.value else '')
+  )
+
+
+def _set_up_jax() -> None:
+  """Settings of JAX that hold for the whole process."""
+  import jax
+
+  cache = os.environ.get('JAX_COMPILATION_CACHE_DIR') or (
+    _config().runtime.compilation_cache
+  )
+  if cache:
+    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  if _MULTIHOST.value:
+    jax.distributed.initialize()
+
+
+def _is_first_process() -> bool:
+  import jax
+
+  return jax.process_index() == 0
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Parses the command line; a mistake in it is one line."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    _fail(str(error), USAGE_ERROR)
+  except (
+    flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError,
+  ) as error:  # fmt: skip
+    _fail(_explain(argv, error), USAGE_ERROR)
+  raise AssertionError
+
+
+def _explain(argv: list[str], error: Exception) -> str:
+  """What is wrong with --config or one of its overrides, in one line."""
+  files = [a.partition('=')[2] for a in argv if a.startswith('--config=')]
+  if not files:
+    return f'--config.FIELD=VALUE needs --config=FILE first. {error}'
+  path = files[-1].partition(':')[0]
+  if not os.path.exists(path):
+    return f'--config: there is no file {path}.'
+  known = fields(runpy.run_path(path)['get_config']())
+  for argument in argv:
+    name, equals, _ = argument.removeprefix('--config.').partition('=')
+    if argument.startswith('--config.') and equals and name not in known:
+      return unknown_field(name, known)
+  return ' '.join(str(error).split())
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse_flags)

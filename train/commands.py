@@ -1,0 +1,185 @@
+"""Commands on a trained run: evaluate and sample."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from etils import epath
+
+from model.params import Params
+from model.sampling import SamplingConfig, generate
+from train.checkpoint import Checkpoints
+from train.config import TrainConfig
+from train.evaluate import evaluate
+from train.loop import prepared_store, validation_batches
+from train.mesh import make_mesh
+from train.setup import make_setup
+from train.state import Recipe, abstract_state, make_recipe, state_shardings
+from train.step import compile_step, jit_eval_step
+from train.workdir import CHECKPOINTS, SAMPLE_FILE, TOKENIZER_FILE
+
+if TYPE_CHECKING:
+  from input_pipeline.config import DataConfig
+  from input_pipeline.tokenizer import Tokenizer
+
+# Prompts are padded to a multiple of this, so that few lengths are compiled.
+_PROMPT_MULTIPLE = 32
+
+
+def evaluate_run(
+  config: TrainConfig, data: 'DataConfig', *, workdir: epath.Path, which: str
+) -> dict[str, float]:
+  """Evaluates a checkpoint on the whole validation split.
+
+  Args:
+    config: the training part of the configuration.
+    data: the data part of it.
+    workdir: folder of the run.
+    which: 'best', 'last' or a step.
+
+  Returns:
+    step, loss, perplexity, bits_per_byte and tokens.
+  """
+  # The checkpoint is looked for first: data may take long to prepare.
+  with _saved_run(workdir, which) as (checkpoints, step):
+    store = prepared_store(data)
+    info = checkpoints.info(step)
+    if info.data_fingerprint != store.manifest.fingerprint:
+      raise ValueError(
+        f'Step {step} was trained on data {info.data_fingerprint[:12]}, and '
+        f'{store.directory} is {store.manifest.fingerprint[:12]}: its '
+        'validation documents may have been trained on, or its tokens be '
+        'others. Prepare the data of the run, or evaluate with its config.'
+      )
+    setup = make_setup(config, store.manifest)
+    abstract = abstract_state(setup.recipe, setup.shardings)
+    params = checkpoints.restore_params(step, abstract)
+    rows = store.rows('validation')
+    eval_step = compile_step(
+      jit_eval_step(
+        setup.recipe, setup.marks, setup.shardings, setup.evaluation_sharding
+      ),
+      setup.mesh,
+      params,
+      jax.ShapeDtypeStruct(
+        (config.evaluation_batch_size, rows.row_length),
+        rows.dtype,
+        sharding=setup.evaluation_sharding,
+      ),
+    )
+    return {'step': step} | evaluate(
+      eval_step,
+      params,
+      validation_batches(setup, store),
+      text_bytes=store.manifest.splits['validation'].text_bytes,
+    )
+
+
+def sample_run(
+  config: TrainConfig,
+  *,
+  workdir: epath.Path,
+  which: str,
+  prompts: Sequence[str],
+  sampling: SamplingConfig,
+  seed: int,
+) -> list[tuple[str, str]]:
+  """Continues prompts, and leaves the result in the workdir.
+
+  Args:
+    config: the training part of the configuration.
+    workdir: folder of the run.
+    which: 'best', 'last' or a step.
+    prompts: texts to continue; an empty one starts a document.
+    sampling: how tokens are chosen.
+    seed: of the choice.
+
+  Returns:
+    Pairs of prompt and continuation.
+  """
+  from input_pipeline.tokenizer import load_tokenizer
+
+  with _saved_run(workdir, which) as (checkpoints, step):
+    tokenizer = load_tokenizer(workdir / TOKENIZER_FILE)
+    recipe = make_recipe(config)
+    shardings = state_shardings(recipe, make_mesh(config.mesh))
+    params = checkpoints.restore_params(
+      step, abstract_state(recipe, shardings)
+    )
+  texts = continue_prompts(
+    recipe, params, tokenizer, prompts=prompts, sampling=sampling, seed=seed
+  )
+  pairs = list(zip(prompts, texts, strict=True))
+  if jax.process_index() == 0:
+    (workdir / SAMPLE_FILE).write_text(
+      '\n\n'.join(prompt + text for prompt, text in pairs) + '\n'
+    )
+  return pairs
+
+
+def continue_prompts(
+  recipe: Recipe,
+  params: Params,
+  tokenizer: 'Tokenizer',
+  *,
+  prompts: Sequence[str],
+  sampling: SamplingConfig,
+  seed: int,
+) -> list[str]:
+  """Continues a batch of prompts.
+
+  Raises:
+    ValueError: a prompt is too long for a model with learned positions.
+  """
+  config = recipe.config.model
+  ids = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in prompts]
+  longest = max(len(i) for i in ids)
+  if (
+    config.positions == 'learned'
+    and longest + sampling.max_tokens > config.max_length
+  ):
+    raise ValueError(
+      f'The longest prompt has {longest} tokens, and with --max_tokens='
+      f'{sampling.max_tokens} that makes {longest + sampling.max_tokens}; the '
+      f'model has {config.max_length} learned positions. Lower --max_tokens.'
+    )
+  width = -(-longest // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE
+  prompts_BT = np.full((len(ids), width), tokenizer.pad_id, np.int32)
+  for row, tokens in zip(prompts_BT, ids, strict=True):
+    row[width - len(tokens) :] = tokens
+  allowed_V = np.arange(config.vocab_size) < tokenizer.vocab_size
+  marks = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.continue_id]
+  allowed_V[marks] = False
+  tokens_BS = generate(
+    params,
+    prompts_BT,
+    np.array([len(i) for i in ids], np.int32),
+    allowed_V,
+    jax.random.key(seed),
+    graphdef=recipe.graphdef,
+    config=config,
+    sampling=sampling,
+    eos_id=tokenizer.eos_id,
+  )
+  texts = []
+  for tokens in np.asarray(tokens_BS):
+    ends = np.flatnonzero(tokens == tokenizer.eos_id)
+    texts.append(tokenizer.decode(tokens[: ends[0]] if ends.size else tokens))
+  return texts
+
+
+@contextlib.contextmanager
+def _saved_run(
+  workdir: epath.Path, which: str
+) -> Iterator[tuple[Checkpoints, int]]:
+  """The checkpoints of a run, and the step that is asked for."""
+  directory = workdir / CHECKPOINTS
+  if not directory.exists():
+    raise ValueError(
+      f'{workdir} holds no run: there is no {CHECKPOINTS} folder in it. Train '
+      f'first: python main.py train --config=... --workdir={workdir}'
+    )
+  with Checkpoints(directory, keep_last=None) as checkpoints:
+    yield checkpoints, checkpoints.find(which)

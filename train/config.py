@@ -1,0 +1,209 @@
+"""The training room's configuration, checked before any device is touched."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from model.config import ModelConfig, model_config
+from model.params import KINDS
+
+OPTIMIZERS = ('adamw', 'lion', 'adafactor', 'sgd', 'muon')
+SCHEDULES = ('constant', 'linear', 'cosine', 'wsd')
+METRICS = ('loss', 'perplexity', 'bits_per_byte')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+  """Fields of `loss` in configs/base.py."""
+
+  z_loss: float
+  chunk: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+  """Fields of `optimizer` in configs/base.py, and the run's `steps`."""
+
+  name: str
+  learning_rate: float
+  schedule: str
+  warmup_steps: int
+  decay_steps: int
+  final_fraction: float
+  weight_decay: float
+  decay_kinds: tuple[str, ...]
+  b1: float
+  b2: float
+  epsilon: float
+  momentum: float
+  clip_norm: float | None
+  ema_decay: float | None
+  steps: int
+
+  def __post_init__(self):
+    _check_choice('optimizer.name', self.name, OPTIMIZERS)
+    _check_choice('optimizer.schedule', self.schedule, SCHEDULES)
+    for kind in self.decay_kinds:
+      _check_choice('optimizer.decay_kinds', kind, KINDS)
+    _check_range('optimizer.learning_rate', self.learning_rate, 0, math.inf)
+    _check_range('optimizer.weight_decay', self.weight_decay, 0, math.inf)
+    _check_range('optimizer.final_fraction', self.final_fraction, 0, 1)
+    _check_range('optimizer.epsilon', self.epsilon, 0, math.inf)
+    for name in ('b1', 'b2', 'momentum', 'ema_decay'):
+      value = getattr(self, name)
+      if value is not None:
+        _check_range(f'optimizer.{name}', value, 0, 1)
+    if self.clip_norm is not None and not self.clip_norm > 0:
+      raise ValueError(
+        f'optimizer.clip_norm is {self.clip_norm}; it must be above 0, or '
+        'None to switch clipping off.'
+      )
+    decay = self.decay_steps if self.schedule == 'wsd' else 0
+    if min(self.warmup_steps, decay) < 0 or (
+      self.warmup_steps + decay > self.steps
+    ):
+      raise ValueError(
+        f'optimizer.warmup_steps = {self.warmup_steps}'
+        + (f' + optimizer.decay_steps = {decay}' if decay else '')
+        + f' must lie between 0 and steps = {self.steps}.'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+  """Fields of `mesh` in configs/base.py; `rules` as pairs."""
+
+  data: int
+  fsdp: int
+  tensor: int
+  rules: tuple[tuple[str, tuple[str, ...]], ...]
+
+  @property
+  def axes(self) -> tuple[tuple[str, int], ...]:
+    """Name and size of each mesh axis, the outermost first."""
+    return (('data', self.data), ('fsdp', self.fsdp), ('tensor', self.tensor))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlyStoppingConfig:
+  """Fields of `early_stopping` in configs/base.py."""
+
+  enabled: bool
+  metric: str
+  patience: int
+  min_delta: float
+
+  def __post_init__(self):
+    _check_choice('early_stopping.metric', self.metric, METRICS)
+    _check_positive('early_stopping.patience', self.patience)
+    _check_range('early_stopping.min_delta', self.min_delta, 0, math.inf)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+  """All that a training run needs beside its data; fields of configs/base.py.
+
+  Fields of small sections stand here with the section's name in front.
+  """
+
+  seed: int
+  steps: int
+  batch_size: int
+  accumulation_steps: int
+  sequence_length: int
+  isolate_documents: bool
+  model: ModelConfig
+  loss: LossConfig
+  optimizer: OptimizerConfig
+  mesh: MeshConfig
+  early_stopping: EarlyStoppingConfig
+  evaluation_every: int
+  evaluation_batch_size: int
+  checkpoint_every: int
+  checkpoint_keep_last: int
+  log_every: int
+  log_tensorboard: bool
+  prefetch: int
+
+  def __post_init__(self):
+    for name in (
+      'steps', 'batch_size', 'accumulation_steps', 'sequence_length',
+    ):  # fmt: skip
+      _check_positive(name, getattr(self, name))
+    for section in ('evaluation', 'checkpoint', 'log'):
+      _check_positive(f'{section}.every', getattr(self, f'{section}_every'))
+    _check_positive('checkpoint.keep_last', self.checkpoint_keep_last)
+    _check_positive('evaluation.batch_size', self.evaluation_batch_size)
+    _check_divides(
+      'batch_size',
+      self.batch_size,
+      'accumulation_steps',
+      self.accumulation_steps,
+    )
+    _check_positive('loss.chunk', self.loss.chunk)
+    _check_divides(
+      'sequence_length', self.sequence_length, 'loss.chunk', self.loss.chunk
+    )
+
+
+def train_config(config: Mapping[str, Any]) -> TrainConfig:
+  """Reads the training part of a run's configuration.
+
+  Args:
+    config: the whole configuration, as `configs.base.get_config` makes it.
+
+  Raises:
+    ValueError: a value is out of range or two do not fit together.
+  """
+  mesh = dict(config['mesh'])
+  rules = tuple((k, tuple(v)) for k, v in mesh.pop('rules').items())
+  optimizer = dict(config['optimizer'])
+  optimizer['decay_kinds'] = tuple(optimizer['decay_kinds'])
+  evaluation_batch = config['evaluation']['batch_size']
+  if evaluation_batch is None:
+    _check_positive('accumulation_steps', config['accumulation_steps'])
+    evaluation_batch = config['batch_size'] // config['accumulation_steps']
+  return TrainConfig(
+    seed=config['seed'],
+    steps=config['steps'],
+    batch_size=config['batch_size'],
+    accumulation_steps=config['accumulation_steps'],
+    sequence_length=config['sequence_length'],
+    isolate_documents=config['isolate_documents'],
+    model=model_config(config),
+    loss=LossConfig(**dict(config['loss'])),
+    optimizer=OptimizerConfig(**optimizer, steps=config['steps']),
+    mesh=MeshConfig(**mesh, rules=rules),
+    early_stopping=EarlyStoppingConfig(**dict(config['early_stopping'])),
+    evaluation_every=config['evaluation']['every'],
+    evaluation_batch_size=evaluation_batch,
+    checkpoint_every=config['checkpoint']['every'],
+    checkpoint_keep_last=config['checkpoint']['keep_last'],
+    log_every=config['log']['every'],
+    log_tensorboard=config['log']['tensorboard'],
+    prefetch=config['data']['prefetch'],
+  )
+
+
+def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    raise ValueError(f'{field} is {value!r}; choose one of {choices}.')
+
+
+def _check_positive(field: str, value: int) -> None:
+  if value < 1:
+    raise ValueError(f'{field} is {value}; it must be at least 1.')
+
+
+def _check_range(field: str, value: float, low: float, high: float) -> None:
+  if not (low <= value <= high and math.isfinite(value)):
+    raise ValueError(f'{field} is {value}; it must lie in {low} to {high}.')
+
+
+def _check_divides(field: str, value: int, by: str, divisor: int) -> None:
+  if value % divisor:
+    raise ValueError(
+      f'{field} = {value} is no multiple of {by} = {divisor} '
+      f'({value} = {value // divisor} x {divisor} + {value % divisor}).'
+    )

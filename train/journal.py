@@ -1,0 +1,121 @@
+"""What a run tells: lines for a person, records for the report."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+from etils import epath
+
+from model.flops import training_flops_per_token
+from train.chips import peak_flops
+from train.config import TrainConfig
+from train.console import Console
+from train.metrics import MetricsWriter
+from train.timing import Stopwatch
+
+
+class Journal:
+  """Console and metrics of a run; silent on all hosts but the first.
+
+  Args:
+    config: the run.
+    workdir: where metrics are written.
+    watch: the process's time, which throughput is measured by.
+    step: the step that the process starts from.
+    rows_per_epoch: rows of the training split.
+  """
+
+  def __init__(
+    self,
+    config: TrainConfig,
+    workdir: epath.Path,
+    watch: Stopwatch,
+    *,
+    step: int,
+    rows_per_epoch: int,
+  ):
+    self._config = config
+    self._watch = watch
+    self._rows_per_epoch = rows_per_epoch
+    self._last = (step, watch.training())
+    self._writer: MetricsWriter | None = None
+    self._console: Console | None = None
+    if jax.process_index() == 0:
+      self._writer = MetricsWriter(
+        workdir,
+        tensorboard=config.log_tensorboard,
+        resume_step=step or None,
+      )
+      self._console = Console(config.steps, step)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+  ) -> None:
+    if self._writer is not None:
+      self._writer.close()
+    if self._console is not None:
+      self._console.close()
+
+  def line(self, text: str) -> None:
+    """Prints text."""
+    if self._console is not None:
+      self._console.line(text)
+
+  def event(self, step: int, message: str) -> None:
+    """Prints and records something that happened once."""
+    self.line(message)
+    self._write('event', step, message=message)
+
+  def session(self, step: int, **values: Any) -> None:
+    """Records the start of a process."""
+    self._write('session', step, **values)
+
+  def advance(self, step: int) -> None:
+    """Moves the progress bar."""
+    if self._console is not None:
+      self._console.advance(step)
+
+  def train(self, step: int, metrics: dict[str, float]) -> None:
+    """Prints and records the metrics of a step, with the throughput."""
+    config, (last_step, last_seconds) = self._config, self._last
+    seconds = self._watch.training()
+    self._last = (step, seconds)
+    tokens = (step - last_step) * config.batch_size * config.sequence_length
+    per_second = tokens / max(seconds - last_seconds, 1e-9)
+    per_device = per_second / jax.device_count()
+    peak = peak_flops(jax.devices()[0].device_kind)
+    flops = training_flops_per_token(config.model)
+    record = metrics | {
+      'tokens_per_second': per_second,
+      'tokens_per_second_per_device': per_device,
+      'mfu': None if peak is None else per_device * flops / peak,
+      'epoch': step * config.batch_size / self._rows_per_epoch,
+    }
+    if self._console is not None:
+      self._console.train_line({'step': step} | record)
+    self._write('train', step, **record)
+
+  def evaluation(self, step: int, **values: Any) -> None:
+    """Prints and records an evaluation."""
+    if self._console is not None:
+      self._console.evaluation_line({'step': step} | values)
+    self._write('evaluation', step, **values)
+    self.time(step)
+
+  def checkpoint(self, step: int, seconds: float) -> None:
+    """Records a save, and for how long it held the loop up."""
+    self._write('checkpoint', step, seconds=seconds)
+
+  def time(self, step: int) -> None:
+    """Records where the process's time went so far."""
+    self._write('time', step, **self._watch.totals())
+
+  def _write(self, kind: str, step: int, **values: Any) -> None:
+    if self._writer is not None:
+      self._writer.write(kind, step, **values)

@@ -1,0 +1,295 @@
+"""The training loop: from prepared data to a trained model."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from train.checkpoint import Checkpoints, Info
+from train.config import TrainConfig
+from train.early_stopping import NO_EVALUATION, Best, observe, should_stop
+from train.evaluate import evaluate
+from train.journal import Journal
+from train.setup import Setup, make_setup
+from train.signals import Interrupted, stop_request
+from train.state import TrainState, abstract_state, init_state
+from train.step import compile_step, jit_eval_step, jit_train_step
+from train.summary import session_record, summary
+from train.timing import Stopwatch
+from train.workdir import CHECKPOINTS, check_same_run, start_workdir
+
+if TYPE_CHECKING:
+  from input_pipeline.config import DataConfig
+  from input_pipeline.store import Store
+
+
+class NonFiniteError(RuntimeError):
+  """The loss or a gradient became infinite or not a number."""
+
+
+def train(
+  config: TrainConfig,
+  data: 'DataConfig',
+  *,
+  resolved: dict[str, Any],
+  workdir: epath.Path,
+  allow_change: bool,
+  started: float,
+) -> TrainState:
+  """Trains, or goes on with the run that the workdir holds.
+
+  Args:
+    config: the training part of the configuration.
+    data: the data part of it.
+    resolved: all of it, as JSON holds it.
+    workdir: folder of the run.
+    allow_change: go on although the configuration or the data has changed.
+    started: time.perf_counter() when the process began.
+
+  Returns:
+    The state with the best evaluation.
+
+  Raises:
+    ValueError: the configuration does not fit the data, the devices or the
+      run in the workdir.
+    NonFiniteError: the numbers broke down.
+    Interrupted: a signal came; the state is saved.
+  """
+  watch = Stopwatch(started)
+  store = prepared_store(data)
+  setup = make_setup(config, store.manifest)
+  abstract = abstract_state(setup.recipe, setup.shardings)
+  with contextlib.ExitStack() as stack:
+    checkpoints = stack.enter_context(
+      Checkpoints(workdir / CHECKPOINTS, keep_last=config.checkpoint_keep_last)
+    )
+
+    # Go on from the newest checkpoint, or start.
+    newest = checkpoints.newest()
+    changes = []
+    if newest is None:
+      step, best = 0, NO_EVALUATION
+      state = init_state(setup.recipe, setup.shardings)
+    else:
+      changes = check_same_run(
+        newest,
+        config=resolved,
+        data_fingerprint=store.manifest.fingerprint,
+        workdir=workdir,
+        allow_change=allow_change,
+      )
+      step, best = newest.step, newest.best
+      state = checkpoints.restore(step, abstract)
+
+    journal = stack.enter_context(
+      Journal(
+        config,
+        workdir,
+        watch,
+        step=step,
+        rows_per_epoch=len(store.rows('train')),
+      )
+    )
+    start_workdir(workdir, resolved, store.directory)
+    journal.line(summary(setup, store.manifest, step))
+    journal.session(step, **session_record(setup, store.manifest, step))
+    for change in changes:
+      journal.event(step, f'Changed at step {step}: {change}')
+
+    watch.startup_done()
+    with watch.phase('compile'):
+      train_step, eval_step = _compile(setup, abstract, store)
+
+    def settle(step: int, metrics: dict[str, jax.Array]) -> None:
+      """Fetches the metrics of a step that has been dispatched."""
+      with watch.phase('step_time'):
+        fetched = {k: v.item() for k, v in jax.device_get(metrics).items()}
+      if not fetched.pop('finite'):
+        raise NonFiniteError(
+          f'Step {step}: loss {fetched["loss"]}, gradient norm '
+          f'{fetched["grad_norm"]}. The weights were not changed by it. Lower '
+          'optimizer.learning_rate or optimizer.clip_norm, or lengthen '
+          'optimizer.warmup_steps; the same command goes on from the newest '
+          'checkpoint.'
+        )
+      journal.advance(step)
+      if step % config.log_every == 0 or step == config.steps:
+        journal.train(step, fetched)
+
+    def save(step: int) -> None:
+      begin = time.perf_counter()
+      with watch.phase('checkpoint'):
+        checkpoints.save(
+          state,
+          Info(
+            step=step,
+            config=resolved,
+            data_fingerprint=store.manifest.fingerprint,
+            best=best,
+          ),
+        )
+      journal.checkpoint(step, time.perf_counter() - begin)
+
+    request = stack.enter_context(stop_request())
+    batches = train_batches(setup, store, step)
+    pending = None
+    while step < config.steps and not should_stop(best, config.early_stopping):
+      with watch.phase('data_wait'):
+        rows_BR = next(batches)
+      with watch.phase('step_time'):
+        state, metrics = train_step(state, rows_BR)
+      step += 1
+      # The devices compute this step while the host looks at the last one.
+      if pending is not None:
+        settle(*pending)
+      pending = (step, metrics)
+
+      last = step == config.steps
+      evaluates = last or step % config.evaluation_every == 0
+      saves = last or step % config.checkpoint_every == 0
+      stopped = _agreed(request.signum, step, config)
+      if not (evaluates or saves or stopped):
+        continue
+      settle(*pending)
+      pending = None
+      if evaluates:
+        with watch.phase('evaluation'):
+          result = evaluate(
+            eval_step,
+            state.eval_params,
+            validation_batches(setup, store),
+            text_bytes=store.manifest.splits['validation'].text_bytes,
+          )
+        best = observe(
+          best, result[config.early_stopping.metric], step, config.early_stopping
+        )
+        improved = best.step == step
+        saves = saves or improved or should_stop(best, config.early_stopping)
+        journal.evaluation(step, **result, improved=improved)
+      if saves or stopped:
+        save(step)
+      if stopped:
+        checkpoints.wait()
+        journal.event(step, f'Stopped by a signal at step {step}; it is saved.')
+        raise Interrupted(stopped, step)
+
+    if should_stop(best, config.early_stopping) and step < config.steps:
+      journal.event(
+        step,
+        f'Stopped early at step {step}: {best.waited} evaluations without an '
+        f'improvement of {config.early_stopping.metric} by more than '
+        f'{config.early_stopping.min_delta}.',
+      )
+    if best.step is not None and best.step != step:
+      state = checkpoints.restore(best.step, abstract)
+    checkpoints.wait()
+    journal.time(step)
+    journal.line(_farewell(best, step, config))
+    return state
+
+
+def prepared_store(data: 'DataConfig') -> 'Store':
+  """Opens the dataset, and prepares it first where that is missing."""
+  from input_pipeline.prepare import prepare, store_directory
+  from input_pipeline.store import open_store
+
+  if jax.process_index() == 0:
+    prepare(data, log=lambda text: print(text, file=sys.stderr, flush=True))
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('dataset prepared')
+  return open_store(store_directory(data))
+
+
+def train_batches(
+  setup: Setup, store: 'Store', start_step: int
+) -> Iterator[jax.Array]:
+  """Global batches of the training split, from a step to the last one."""
+  from input_pipeline import global_array, pipeline
+
+  config, sharding = setup.config, setup.batch_sharding
+  row_start, row_stop = global_array.process_rows(sharding, config.batch_size)
+  for rows_BR in pipeline.train_batches(
+    store.rows('train'),
+    seed=config.seed,
+    batch_size=config.batch_size,
+    start_step=start_step,
+    end_step=config.steps,
+    row_start=row_start,
+    row_stop=row_stop,
+    prefetch=config.prefetch,
+  ):
+    yield global_array.to_global_array(rows_BR, sharding, config.batch_size)
+
+
+def validation_batches(setup: Setup, store: 'Store') -> Iterator[jax.Array]:
+  """Global batches of the whole validation split."""
+  from input_pipeline import global_array, pipeline
+
+  batch_size = setup.config.evaluation_batch_size
+  sharding = setup.evaluation_sharding
+  row_start, row_stop = global_array.process_rows(sharding, batch_size)
+  for rows_BR in pipeline.validation_batches(
+    store.rows('validation'),
+    batch_size=batch_size,
+    row_start=row_start,
+    row_stop=row_stop,
+    pad_id=setup.marks.pad_id,
+    prefetch=setup.config.prefetch,
+  ):
+    yield global_array.to_global_array(rows_BR, sharding, batch_size)
+
+
+def _compile(setup: Setup, abstract: TrainState, store: 'Store') -> Any:
+  """Compiles both steps for the shapes that they will see."""
+  config, rows = setup.config, store.rows('train')
+
+  def batch(size, sharding):
+    return jax.ShapeDtypeStruct(
+      (size, rows.row_length), rows.dtype, sharding=sharding
+    )
+
+  train_step = jit_train_step(
+    setup.recipe, setup.marks, setup.shardings, setup.batch_sharding
+  )
+  eval_step = jit_eval_step(
+    setup.recipe, setup.marks, setup.shardings, setup.evaluation_sharding
+  )
+  return (
+    compile_step(
+      train_step,
+      setup.mesh,
+      abstract,
+      batch(config.batch_size, setup.batch_sharding),
+    ),
+    compile_step(
+      eval_step,
+      setup.mesh,
+      abstract.eval_params,
+      batch(config.evaluation_batch_size, setup.evaluation_sharding),
+    ),
+  )
+
+
+def _agreed(signum: int | None, step: int, config: TrainConfig) -> int:
+  """The signal that any host received, the same on every host; 0: none."""
+  if jax.process_count() == 1:
+    return signum or 0
+  # Asking the other hosts waits for them, so it is done now and then.
+  if step % config.log_every:
+    return 0
+  return int(multihost_utils.process_allgather(np.int32(signum or 0)).max())
+
+
+def _farewell(best: Best, step: int, config: TrainConfig) -> str:
+  if best.step is None:
+    return f'Done at step {step}.'
+  return (
+    f'Done at step {step}. Best {config.early_stopping.metric} '
+    f'{best.value:.4f} at step {best.step}; evaluate and sample use it.'
+  )

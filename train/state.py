@@ -1,0 +1,112 @@
+"""The training state: what a step reads and returns, and a checkpoint holds."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from model.params import Params, abstract, metadata, split
+from model.transformer import Transformer
+from train.config import TrainConfig
+from train.mesh import parameter_shardings, shardings_like
+from train.optimizer import make_optimizer
+from train.schedule import make_schedule
+
+# Streams of random numbers, told apart by folding these into the run's key.
+_INIT, _DROPOUT = 0, 1
+
+
+@struct.dataclass
+class TrainState:
+  """Everything that changes from step to step."""
+
+  # Updates made so far; the next batch is the batch of this number.
+  step: jax.Array
+  params: Params
+  opt_state: optax.OptState
+  # Moving average of params; None where it is off.
+  ema: Params | None
+
+  @property
+  def eval_params(self) -> Params:
+    """The parameters to evaluate and sample with."""
+    return self.params if self.ema is None else self.ema
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How a run's state is made and updated: static, and without arrays."""
+
+  config: TrainConfig
+  graphdef: nnx.GraphDef
+  schedule: optax.Schedule
+  optimizer: optax.GradientTransformation
+  axes: Params
+  init: Callable[[], TrainState]
+
+
+def make_recipe(config: TrainConfig) -> Recipe:
+  """Describes the state of a run without making any array."""
+
+  def build() -> Transformer:
+    return Transformer(random_key(config.seed, _INIT), config.model)
+
+  graphdef, _ = abstract(build)
+  axes, kinds = metadata(build, 'axes'), metadata(build, 'kind')
+  schedule = make_schedule(config.optimizer)
+  optimizer = make_optimizer(config.optimizer, schedule, kinds, axes)
+
+  def init() -> TrainState:
+    params = split(build())[1]
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state=optimizer.init(params),
+      ema=None if config.optimizer.ema_decay is None else params,
+    )
+
+  return Recipe(config, graphdef, schedule, optimizer, axes, init)
+
+
+def random_key(seed: int, stream: int) -> jax.Array:
+  """The key of one stream of random numbers of a run."""
+  return jax.random.fold_in(jax.random.key(seed), stream)
+
+
+def dropout_key(seed: int, step: jax.Array) -> jax.Array:
+  """The dropout key of a step: a function of seed and step, nothing else."""
+  return jax.random.fold_in(random_key(seed, _DROPOUT), step)
+
+
+def state_shardings(recipe: Recipe, mesh: Mesh) -> TrainState:
+  """Where each array of the state lies: a TrainState of NamedShardings."""
+  state = jax.eval_shape(recipe.init)
+  params = parameter_shardings(
+    mesh, recipe.axes, state.params, recipe.config.mesh.rules
+  )
+  return TrainState(
+    step=NamedSharding(mesh, PartitionSpec()),
+    params=params,
+    opt_state=shardings_like(state.opt_state, state.params, params, mesh),
+    ema=None if state.ema is None else params,
+  )
+
+
+def abstract_state(recipe: Recipe, shardings: TrainState) -> TrainState:
+  """Shapes, dtypes and shardings of the state: what a restore needs."""
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    jax.eval_shape(recipe.init),
+    shardings,
+  )
+
+
+def init_state(recipe: Recipe, shardings: TrainState) -> TrainState:
+  """Makes the state of step 0, each device its own part of it."""
+  return jax.jit(recipe.init, out_shardings=shardings)()

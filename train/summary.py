@@ -1,0 +1,86 @@
+"""What a run is, said once at its start."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from model.flops import training_flops_per_token
+from model.params import count
+from train.chips import peak_flops
+from train.console import format_count, summary_table
+from train.setup import Setup
+from train.workdir import package_versions
+
+if TYPE_CHECKING:
+  from input_pipeline.store import Manifest
+
+
+def session_record(
+  setup: Setup, manifest: 'Manifest', step: int
+) -> dict[str, Any]:
+  """Facts about the run, the machine and the data, for the metrics."""
+  config, devices = setup.config, jax.devices()
+  params = jax.eval_shape(setup.recipe.init).params
+  train = manifest.splits['train']
+  return {
+    'resumed': step > 0,
+    'devices': f'{len(devices)} x {devices[0].device_kind}',
+    'processes': jax.process_count(),
+    'mesh': dict(setup.mesh.shape),
+    'parameters': count(params),
+    'parameters_embedding': count(
+      {k: params[k] for k in ('embedding', 'positions') if k in params}
+    ),
+    'tokens_per_step': config.batch_size * config.sequence_length,
+    'flops_per_token': training_flops_per_token(config.model),
+    'peak_flops_per_device': peak_flops(devices[0].device_kind),
+    'dataset': {
+      'fingerprint': manifest.fingerprint,
+      'train_rows': train.rows,
+      'train_tokens': train.tokens,
+      'validation_rows': manifest.splits['validation'].rows,
+      'unigram_entropy': manifest.splits['validation'].unigram_entropy,
+      'bytes_per_token': train.text_bytes / train.tokens,
+    },
+    'versions': package_versions(),
+  }
+
+
+def summary(setup: Setup, manifest: 'Manifest', step: int) -> str:
+  """The table that a run opens with."""
+  facts = session_record(setup, manifest, step)
+  config, data = setup.config, facts['dataset']
+  mesh = ' x '.join(f'{name} {size}' for name, size in facts['mesh'].items())
+  tokens = config.steps * facts['tokens_per_step']
+  peak = facts['peak_flops_per_device']
+  return summary_table([
+    ('devices', facts['devices'] + f', {facts["processes"]} process(es)'),
+    ('mesh', mesh),
+    (
+      'parameters',
+      f'{format_count(facts["parameters"])}, of which '
+      f'{format_count(facts["parameters_embedding"])} embedding',
+    ),
+    (
+      'batch',
+      f'{config.batch_size} rows x {config.sequence_length} = '
+      f'{format_count(facts["tokens_per_step"])} tokens a step',
+    ),
+    (
+      'compute',
+      f'{format_count(facts["flops_per_token"])} FLOPs a token'
+      + (f', peak {format_count(peak)} FLOP/s a device' if peak else ''),
+    ),
+    (
+      'data',
+      f'{format_count(data["train_rows"])} rows, '
+      f'{format_count(data["train_tokens"])} tokens, '
+      f'{data["bytes_per_token"]:.2f} bytes a token, '
+      f'{data["fingerprint"][:12]}',
+    ),
+    (
+      'run',
+      f'steps {step} to {config.steps}, '
+      f'{format_count(tokens)} tokens, {tokens / data["train_tokens"]:.2f} epochs',
+    ),
+  ])

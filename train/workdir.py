@@ -1,0 +1,166 @@
+"""The folder of a run: what is written there, and what a restart compares."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+import jax
+from etils import epath
+
+from train.checkpoint import Info
+
+CONFIG_FILE = 'config.json'
+RUN_FILE = 'run.json'
+TOKENIZER_FILE = 'tokenizer.json'
+SAMPLE_FILE = 'sample.txt'
+CHECKPOINTS = 'checkpoints'
+
+# Fields that a restart may change: the machine, the cadence of logs and saves,
+# and how, not what, the step computes.
+_FREE_TO_CHANGE = (
+  'mesh.',
+  'log.',
+  'checkpoint.',
+  'runtime.',
+  'data.directory',
+  'data.workers',
+  'data.prefetch',
+  'evaluation.batch_size',
+  'loss.chunk',
+  'model.scan_layers',
+  'model.remat',
+)
+
+_PACKAGES = (
+  'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
+  'tensorflow-datasets',
+)  # fmt: skip
+
+
+class ChangedRunError(ValueError):
+  """A workdir holds a run of another configuration or of other data."""
+
+
+def write_json(path: epath.Path, content: Any) -> None:
+  """Writes JSON whole or not at all."""
+  partial = path.with_name(path.name + '.partial')
+  partial.write_text(json.dumps(content, indent=2) + '\n')
+  partial.rename(path)
+
+
+def package_versions() -> dict[str, str]:
+  """Versions of Python and of the packages that a result depends on."""
+  versions = {'python': sys.version.split()[0]}
+  for package in _PACKAGES:
+    try:
+      versions[package] = metadata.version(package)
+    except metadata.PackageNotFoundError:
+      versions[package] = 'not installed'
+  return versions
+
+
+def start_workdir(
+  workdir: epath.Path, resolved: dict[str, Any], store: epath.Path
+) -> None:
+  """Writes what explains a run: its configuration, tokenizer and machine.
+
+  Args:
+    workdir: folder of the run.
+    resolved: the whole configuration, as JSON holds it.
+    store: directory of the prepared data.
+  """
+  if jax.process_index() != 0:
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  write_json(workdir / CONFIG_FILE, resolved)
+  write_json(
+    workdir / RUN_FILE,
+    {
+      'command': sys.argv,
+      'commit': _commit(),
+      'dataset': str(store),
+      'devices': [d.device_kind for d in jax.devices()],
+      'processes': jax.process_count(),
+      'versions': package_versions(),
+      'random_generator': str(jax.config.jax_default_prng_impl),
+      'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    },
+  )
+  (store / TOKENIZER_FILE).copy(workdir / TOKENIZER_FILE, overwrite=True)
+
+
+def _commit() -> str | None:
+  """The checkout's commit; None where it is no checkout or git is missing."""
+  try:
+    git = subprocess.run(
+      ['git', 'describe', '--always', '--dirty'],
+      cwd=os.path.dirname(os.path.abspath(__file__)),
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+  except (FileNotFoundError, subprocess.CalledProcessError):
+    return None
+  return git.stdout.strip()
+
+
+def flatten(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Nested dicts to one dict with dotted names."""
+  flat: dict[str, Any] = {}
+  for name, value in config.items():
+    if isinstance(value, dict):
+      flat |= flatten(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
+  """Lines 'field: saved -> given' for fields that a restart may not change."""
+  before, after = flatten(saved), flatten(given)
+  return [
+    f'{name}: {before.get(name, "absent")} -> {after.get(name, "absent")}'
+    for name in sorted(before.keys() | after.keys())
+    if before.get(name, 'absent') != after.get(name, 'absent')
+    and not name.startswith(_FREE_TO_CHANGE)
+  ]
+
+
+def check_same_run(
+  info: Info,
+  *,
+  config: dict[str, Any],
+  data_fingerprint: str,
+  workdir: epath.Path,
+  allow_change: bool,
+) -> list[str]:
+  """Compares a checkpoint's run with the one that is about to go on.
+
+  Args:
+    info: the newest checkpoint.
+    config: the resolved configuration, as JSON holds it.
+    data_fingerprint: fingerprint of the prepared data.
+    workdir: for the message.
+    allow_change: go on in spite of differences.
+
+  Returns:
+    The differences that were allowed.
+
+  Raises:
+    ChangedRunError: there are differences, and they are not allowed.
+  """
+  changed = differences(info.config, config)
+  if info.data_fingerprint != data_fingerprint:
+    changed.append(
+      f'data fingerprint: {info.data_fingerprint} -> {data_fingerprint}'
+    )
+  if changed and not allow_change:
+    raise ChangedRunError(
+      f'{workdir} holds a run at step {info.step} that differs (saved -> '
+      'given):\n  ' + '\n  '.join(changed) + '\nTake the change back, start '
+      'in another --workdir, or add --allow_change to go on from that step.'
+    )
+  return changed
