@@ -178,7 +178,9 @@ def _render_time(sessions: Sequence[Session]) -> str:
   parts = time_spent(sessions)
   total = sum(parts.values())
   if not total:
-    return section('Where the time went', note('No time is recorded yet.'))
+    return section(
+      'Where the time went', note('No time has been recorded yet.')
+    )
   left = 0.0
   bars, rows = [], []
   for index, (part, seconds) in enumerate(parts.items()):
