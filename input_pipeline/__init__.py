@@ -1,0 +1,1 @@
+"""What the model is trained on: from sources to batches."""

@@ -1,5 +1,6 @@
 """Host rows to one global array: the only file here that uses jax."""
 
+import itertools
 import math
 
 import jax
@@ -25,7 +26,7 @@ def process_rows(
     assert index is not None
     spans.add(index[0].indices(global_batch)[:2])
   ordered = sorted(spans)
-  for (_, stop), (start, _) in zip(ordered, ordered[1:], strict=False):
+  for (_, stop), (start, _) in itertools.pairwise(ordered):
     if stop != start:
       raise ValueError(
         f'process {jax.process_index()} holds rows {ordered} of the batch,'
@@ -52,7 +53,8 @@ def to_global_array(
   start, stop = process_rows(sharding, global_batch)
   assert rows.shape[0] == stop - start, (rows.shape, start, stop)
 
-  def shard(index: tuple[slice, ...]) -> np.ndarray:
+  def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+    assert index is not None
     first, last, _ = index[0].indices(global_batch)
     return rows[first - start : last - start]
 
@@ -61,9 +63,7 @@ def to_global_array(
   )
 
 
-def _check_divides(
-  sharding: jax.sharding.Sharding, global_batch: int
-) -> None:
+def _check_divides(sharding: jax.sharding.Sharding, global_batch: int) -> None:
   if not isinstance(sharding, jax.sharding.NamedSharding):
     return
   spec = sharding.spec

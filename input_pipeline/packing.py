@@ -58,6 +58,7 @@ def fill_rows(
   *,
   num_rows: int,
   row_length: int,
+  dtype: np.dtype,
   pad_id: int,
   bos_id: int,
   continue_id: int,
@@ -66,9 +67,9 @@ def fill_rows(
   """Writes the rows that a table of pieces describes.
 
   Returns:
-    [num_rows, row_length], of the dtype of the documents.
+    [num_rows, row_length].
   """
-  rows_NR = np.full((num_rows, row_length), pad_id, documents[0].dtype)
+  rows_NR = np.full((num_rows, row_length), pad_id, dtype)
   last_row, column = -1, 0
   for row, document, offset, length in pieces_P4.tolist():
     column = column if row == last_row else 0

@@ -126,8 +126,6 @@ def _batches(
   options.threading.private_threadpool_size = 2
   options.threading.max_intra_op_parallelism = 1
   dataset = tf.data.Dataset.range(start, stop)
-  dataset = dataset.map(
-    rows_of_step, num_parallel_calls=1, deterministic=True
-  )
+  dataset = dataset.map(rows_of_step, num_parallel_calls=1, deterministic=True)
   dataset = dataset.prefetch(prefetch).with_options(options)
   return dataset.as_numpy_iterator()

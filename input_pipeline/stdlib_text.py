@@ -7,7 +7,6 @@ so texts of two interpreters never share a directory.
 """
 
 import hashlib
-import platform
 import sysconfig
 import tokenize
 from collections.abc import Iterator
@@ -15,10 +14,9 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from input_pipeline.tfds_source import INTERPRETER
+
 LICENCE = 'PSF-2.0'
-INTERPRETER = (
-  f'{platform.python_implementation().lower()}-{platform.python_version()}'
-)
 _VALIDATION_PERCENT = 5
 
 
@@ -40,10 +38,11 @@ class StdlibText(tfds.core.GeneratorBasedBuilder):
   name = 'stdlib_text'
   VERSION = tfds.core.Version('1.0.0')
   BUILDER_CONFIGS = [  # noqa: RUF012, the base class declares it
-    tfds.core.BuilderConfig(
-      name=INTERPRETER, description=f'Of {INTERPRETER}.'
-    )
+    tfds.core.BuilderConfig(name=INTERPRETER, description=f'Of {INTERPRETER}.')
   ]
+
+  # Checksums of downloads, of which there are none.
+  url_infos = None
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
@@ -57,9 +56,7 @@ class StdlibText(tfds.core.GeneratorBasedBuilder):
           'source': tfds.features.Text(),
         }
       ),
-      metadata=tfds.core.MetadataDict(
-        interpreter=INTERPRETER, licence=LICENCE
-      ),
+      metadata=tfds.core.MetadataDict(interpreter=INTERPRETER, licence=LICENCE),
       disable_shuffling=True,
     )
 

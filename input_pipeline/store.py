@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from input_pipeline import packing
+from input_pipeline import durable, packing
 from input_pipeline.tokenizer import token_dtype
 
 FORMAT_VERSION = 1
@@ -193,7 +193,7 @@ class Rows:
 
   def _read_shard(self, shard: int, local_N: np.ndarray) -> np.ndarray:
     path = self._path(shard, 'rows')
-    if _is_local(path):
+    if durable.is_local(path):
       if shard not in self._maps:
         self._maps[shard] = np.memmap(path, self.dtype, 'r').reshape(
           -1, self.row_length
@@ -318,7 +318,3 @@ def _check_size(path: epath.Path, expected: int) -> None:
       f'{path} has {found} bytes, the manifest says {expected}; remove'
       f' {path.parent} and prepare anew'
     )
-
-
-def _is_local(path: epath.Path) -> bool:
-  return '://' not in str(path)

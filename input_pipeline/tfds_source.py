@@ -1,12 +1,31 @@
 """Examples of a TFDS dataset, ours or the catalogue's."""
 
 import os
+import platform
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
 from input_pipeline.config import DataConfig
+
+# `stdlib_text` is the text of this interpreter.
+INTERPRETER = (
+  f'{platform.python_implementation().lower()}-{platform.python_version()}'
+)
+
+
+def is_stdlib_text(name: str) -> bool:
+  """Whether `data.name` is our own dataset."""
+  return name.partition('/')[0] == 'stdlib_text'
+
+
+def licence(config: DataConfig) -> str | None:
+  """What the dataset says about its licence, if it is one of TFDS."""
+  if config.source != 'tfds':
+    return None
+  info = _prepared(config).info.as_proto
+  return info.redistribution_info.license or None
 
 
 def examples(
@@ -47,7 +66,7 @@ def _prepared(config: DataConfig) -> Any:
   os.environ.setdefault('NO_GCE_CHECK', 'true')
   import tensorflow_datasets as tfds
 
-  if config.name.partition('/')[0] == 'stdlib_text':
+  if is_stdlib_text(config.name):
     from input_pipeline import stdlib_text  # noqa: F401, registers itself
   directory = config.tfds_dir or epath.Path(config.directory) / 'tfds'
   try:
@@ -60,6 +79,7 @@ def _prepared(config: DataConfig) -> Any:
     builder = tfds.builder(
       config.name, data_dir=directory, file_format='array_record'
     )
+    tfds.disable_progress_bar()
     builder.download_and_prepare()
   return builder
 

@@ -40,7 +40,7 @@ _SPACE_BLOCK = 65_536
 SAMPLE = (
   '',
   ' ',
-  'Hello, world! It\'s 12345 o\'clock; we\'LL see "this".',
+  "Hello, world! It's 12345 o'clock; we'LL see \"this\".",
   'def f(x):\n\tif x:\r\n        return x  # twice\n\n\n',
   '   leading,  double, trailing   ',
   '\n\n \n\t \n ',
@@ -122,8 +122,8 @@ def load_tokenizer(
   data = path.read_bytes()
   reference = _parse(data, path)
   description = json.loads(data)
-  special = {t: reference.token_to_id(t) for t in SPECIAL_TOKENS}
-  if missing := [token for token, i in special.items() if i is None]:
+  vocabulary = reference.get_vocab(with_added_tokens=True)
+  if missing := [t for t in SPECIAL_TOKENS if t not in vocabulary]:
     raise ValueError(
       f'{path} lacks the special tokens {", ".join(missing)}; load the'
       ' tokenizer.json of a prepared store, which has them'
@@ -131,15 +131,14 @@ def load_tokenizer(
   encode = _encoders(description, reference)
   if encoder is None:
     encoder = _choose(encode, sample)
-  vocabulary = reference.get_vocab(with_added_tokens=True)
   return Tokenizer(
     kind=_kind(description),
     encoder=encoder,
     vocab_size=max(vocabulary.values()) + 1,
-    pad_id=special['<|pad|>'],
-    bos_id=special['<|bos|>'],
-    continue_id=special['<|continue|>'],
-    eos_id=special['<|eos|>'],
+    pad_id=vocabulary['<|pad|>'],
+    bos_id=vocabulary['<|bos|>'],
+    continue_id=vocabulary['<|continue|>'],
+    eos_id=vocabulary['<|eos|>'],
     sha256=hashlib.sha256(data).hexdigest(),
     _encode=encode[encoder],
     _reference=reference,
