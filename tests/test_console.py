@@ -131,6 +131,10 @@ def test_what_is_unknown_is_left_out_of_the_train_line():
   )
 
 
+def test_an_mfu_of_zero_is_not_unknown():
+  assert 'MFU 0.0%' in format_train(TRAIN | {'mfu': 0.0}, 5_000, None)
+
+
 def test_evaluation_line():
   assert format_evaluation(EVALUATION, 5_000) == (
     'step  100/5000  validation loss 3.310  perplexity 27.39'

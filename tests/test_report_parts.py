@@ -3,9 +3,11 @@ import random
 
 import pytest
 
+from train.report import write_report
 from train.report_axes import Axis, log_ticks, nice_ticks, tick_labels
 from train.report_charts import smooth, thin
 from train.report_page import hide_secrets
+from train.report_run import tokens_seen
 
 
 def test_secrets_are_hidden_and_their_like_are_not():
@@ -105,3 +107,23 @@ def test_smoothing_keeps_lines_and_reduces_noise():
   spread = sum(value**2 for _, value in smooth(rough)[20:-20]) / 560
   assert spread < 0.25
   assert smooth([(0, math.nan), (1, 2.0)]) == [(1, 2.0)]
+
+
+def test_tokens_count_each_record_for_the_steps_since_the_one_before():
+  records = [
+    {'kind': 'train', 'step': 10, 'tokens': 100},
+    {'kind': 'evaluation', 'step': 10, 'tokens': 7},
+    {'kind': 'train', 'step': 15, 'tokens': 200},
+  ]
+  assert tokens_seen(records) == 10 * 100 + 5 * 200
+
+
+def test_unreadable_files_are_errors_that_name_them(tmp_path):
+  with pytest.raises(ValueError, match=r'metrics\.jsonl.*main\.py'):
+    write_report(tmp_path)
+  (tmp_path / 'metrics.jsonl').write_text('')
+  assert 'No loss' in write_report(tmp_path).read_text()
+  for text in ('{"steps": ', '[1]'):
+    (tmp_path / 'config.json').write_text(text)
+    with pytest.raises(ValueError, match=r'config\.json'):
+      write_report(tmp_path)
