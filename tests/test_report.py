@@ -3,7 +3,6 @@ import math
 import random
 import re
 import xml.etree.ElementTree as ElementTree
-from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -398,9 +397,3 @@ def test_a_single_record_is_a_visible_dot(records):
   one = [r for r in records if r['kind'] == 'train'][:1]
   for plot in plots(render_report('run', one, None, None)):
     assert any('dot' in e.get('class') for e in plot.iter('circle'))
-
-
-def test_text_is_escaped_once(records):
-  html = render_report('a & b', records, CONFIG, None)
-  assert escape('a & b') in html
-  assert '&amp;amp;' not in html
