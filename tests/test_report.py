@@ -140,9 +140,6 @@ class Page(HTMLParser):
     if tag not in VOID:
       self.stack.append(tag)
 
-  def handle_startendtag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
-
   def handle_endtag(self, tag):
     assert self.stack.pop() == tag
 
@@ -210,6 +207,9 @@ def test_the_status_tells_how_the_run_ended(records):
   stopped = [*unfinished, event | {'message': 'early stopping: patience'}]
   text = Page(render_report('run', stopped, CONFIG, None)).text
   assert 'Stopped early at step 240 of 400' in text
+  went_on = [*stopped, *records[len(unfinished) :]]
+  text = Page(render_report('run', went_on, CONFIG, None)).text
+  assert 'Finished all 400 steps' in text
 
 
 def test_time_is_the_sum_of_the_last_record_of_each_session(records):

@@ -95,14 +95,27 @@ def unigram_entropy(sessions: Sequence[Session]) -> float | None:
 
 
 def stopped_early(records: Sequence[Record]) -> bool:
-  """Tells whether an event says 'early stopping' or 'stopped early'."""
-  messages = [str(r['message']).lower() for r in of_kind(records, 'event')]
+  """Tells whether an event at the last step says that the run stopped early.
+
+  It says 'early stopping' or 'stopped early'. A run that went on after such an
+  event has later steps.
+  """
+  messages = [
+    str(record['message']).lower()
+    for record in of_kind(records, 'event')
+    if record['step'] == last_step(records)
+  ]
   return any('early stopping' in m or 'stopped early' in m for m in messages)
+
+
+def last_step(records: Sequence[Record]) -> int:
+  """Returns the highest step of any record, and 0 if there is none."""
+  return max((record['step'] for record in records), default=0)
 
 
 def describe_status(records: Sequence[Record], total_steps: int | None) -> str:
   """Returns how far the run came, in a few words."""
-  step = max((record['step'] for record in records), default=0)
+  step = last_step(records)
   of_total = '' if total_steps is None else f' of {total_steps:,}'
   if stopped_early(records):
     return f'Stopped early at step {step:,}{of_total}'
