@@ -48,10 +48,10 @@ def permute(
 ) -> np.ndarray:
   """Values of a permutation of range(size), keyed by (seed, epoch).
 
-  A Feistel network over the smallest domain of an even number of bits that
-  holds `size` values; a value outside is sent through it again until it falls
-  inside (cycle walking; Black and Rogaway 2002, "Ciphers with arbitrary finite
-  domains"), which takes fewer than four rounds on average.
+  A Feistel network over the smallest power of two that holds `size` values; a
+  value outside is sent through it again until it falls inside (cycle walking;
+  Black and Rogaway 2002, "Ciphers with arbitrary finite domains"), which takes
+  fewer than two passes on average.
 
   Args:
     positions_N: integers in [0, size).
@@ -62,12 +62,12 @@ def permute(
   Returns:
     int64 [N].
   """
-  half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
+  bits = max(2, (size - 1).bit_length())
   keys = _round_keys(seed, epoch)
-  values_N = _feistel(positions_N.astype(np.uint64), half_bits, keys)
+  values_N = _feistel(positions_N.astype(np.uint64), bits, keys)
   outside = np.flatnonzero(values_N >= size)
   while outside.size:
-    values_N[outside] = _feistel(values_N[outside], half_bits, keys)
+    values_N[outside] = _feistel(values_N[outside], bits, keys)
     outside = outside[values_N[outside] >= size]
   return values_N.astype(np.int64)
 
@@ -80,15 +80,16 @@ def _round_keys(seed: int, epoch: int) -> np.ndarray:
   return np.frombuffer(digest, '<u8').astype(np.uint64)
 
 
-def _feistel(
-  values_N: np.ndarray, half_bits: int, keys: np.ndarray
-) -> np.ndarray:
-  shift = np.uint64(half_bits)
-  mask = np.uint64((1 << half_bits) - 1)
-  left_N, right_N = values_N >> shift, values_N & mask
-  for key in keys:
-    left_N, right_N = right_N, left_N ^ (_splitmix64(right_N ^ key) & mask)
-  return (left_N << shift) | right_N
+def _feistel(values_N: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
+  """Permutes range(2**bits); each round changes one half by the other."""
+  shift = np.uint64(bits // 2)
+  low_mask = np.uint64((1 << (bits // 2)) - 1)
+  high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
+  high_N, low_N = values_N >> shift, values_N & low_mask
+  for change_high, change_low in keys.reshape(-1, 2):
+    high_N = high_N ^ (_splitmix64(low_N ^ change_high) & high_mask)
+    low_N = low_N ^ (_splitmix64(high_N ^ change_low) & low_mask)
+  return (high_N << shift) | low_N
 
 
 def _splitmix64(x_N: np.ndarray) -> np.ndarray:

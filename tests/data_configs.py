@@ -1,0 +1,39 @@
+"""Small configurations of data for tests."""
+
+import dataclasses
+from pathlib import Path
+
+from input_pipeline.config import DataConfig, TokenizerConfig
+
+
+def text_config(tmp_path: Path, **changes) -> DataConfig:
+  """Text files below tmp_path/corpus, bytes as tokens, rows of 17."""
+  base = DataConfig(
+    directory=str(tmp_path / 'stores'),
+    source='text',
+    name='',
+    split='train',
+    validation_split=None,
+    tfds_dir=None,
+    files=(f'{tmp_path}/corpus/*.txt',),
+    validation_files=(),
+    validation_fraction=0.25,
+    text_field='text',
+    on_bad_document='error',
+    tokenizer=TokenizerConfig(
+      kind='bytes', vocab_size=300, train_bytes=10_000, path=None
+    ),
+    workers=1,
+    prefetch=2,
+    sequence_length=16,
+  )
+  return dataclasses.replace(base, **changes)
+
+
+def write_corpus(tmp_path: Path, documents: int = 24) -> None:
+  """Text files of 0 to 120 characters and more, all different."""
+  directory = tmp_path / 'corpus'
+  directory.mkdir()
+  for n in range(documents):
+    text = f'{n}: ' + 'the quick brown fox, naïve 漢字\n' * (n % 5) + 'x' * n
+    (directory / f'{n:03d}.txt').write_text(text)
