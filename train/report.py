@@ -264,7 +264,11 @@ def _render_history(
 
 def _session_row(session: Session) -> list[str]:
   start = session.start
-  seconds = session.last['time'] - start['time']
+  # Start-up comes before the first record, and a crash after the last sum.
+  seconds = max(
+    session.last['time'] - start['time'],
+    0.0 if session.spent is None else session.spent['total'],
+  )
   processes = start['processes']
   devices = str(start['devices'])
   if processes > 1:
