@@ -274,7 +274,11 @@ def _is_first_process() -> bool:
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; a mistake in it is one line."""
   try:
-    return flags.FLAGS(argv)
+    words = flags.FLAGS(argv)
+    file = config_flags.get_config_filename(flags.FLAGS['config'])
+    if file and not os.path.exists(file.partition(':')[0]):
+      raise FileNotFoundError(file)
+    return words
   except flags.UnrecognizedFlagError as error:
     _fail(str(error), USAGE_ERROR)
   except (
@@ -296,6 +300,8 @@ def _explain(argv: list[str], error: Exception) -> str:
   for argument in argv:
     name, equals, _ = argument.removeprefix('--config.').partition('=')
     if argument.startswith('--config.') and equals and name not in known:
+      if any(k.startswith(f'{name}.') for k in known):
+        return f'config.{name} is a section; set one of its fields.'
       return unknown_field(name, known)
   return ' '.join(str(error).split())
 

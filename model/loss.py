@@ -17,7 +17,7 @@ Sums = tuple[jax.Array, jax.Array, jax.Array]
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
 def cross_entropy(
   x_BTD: jax.Array,
-  head_DV: jax.Array,
+  head_VD: jax.Array,
   targets_BT: jax.Array,
   weights_BT: jax.Array,
   z_loss: float,
@@ -34,7 +34,7 @@ def cross_entropy(
 
   Args:
     x_BTD: hidden states.
-    head_DV: output matrix.
+    head_VD: output matrix.
     targets_BT: the token that follows each position.
     weights_BT: weight of each position; 0 leaves it out.
     z_loss: weight of the squared log-normaliser (Chowdhery et al. 2022).
@@ -48,20 +48,20 @@ def cross_entropy(
   """
 
   def body(sums, chunk_inputs):
-    logits, _, normaliser = _logits(chunk_inputs, head_DV, softcap, compute_dtype)
+    logits, _, normaliser = _logits(chunk_inputs, head_VD, softcap, compute_dtype)
     return _add(sums, logits, normaliser, chunk_inputs, z_loss), None
 
   xs = _chunks(chunk, x_BTD, targets_BT, weights_BT)
   return jax.lax.scan(body, (jnp.zeros(()),) * 3, xs)[0]
 
 
-def _logits(chunk_inputs, head_DV, softcap, compute_dtype):
+def _logits(chunk_inputs, head_VD, softcap, compute_dtype):
   """Capped logits and slope of the cap [B, C, V], log-normaliser [B, C]."""
   x_BCD = chunk_inputs[0]
   raw_BCV = jnp.einsum(
-    'BCD,DV->BCV',
+    'BCD,VD->BCV',
     x_BCD.astype(compute_dtype),
-    head_DV.astype(compute_dtype),
+    head_VD.astype(compute_dtype),
     preferred_element_type=jnp.float32,
   )
   logits_BCV = apply_softcap(raw_BCV, softcap)
@@ -96,13 +96,13 @@ def _chunks(chunk, *arrays_BT):
 
 
 def _forward(
-  x_BTD, head_DV, targets_BT, weights_BT, z_loss, softcap, chunk, compute_dtype
+  x_BTD, head_VD, targets_BT, weights_BT, z_loss, softcap, chunk, compute_dtype
 ):
   def body(carry, chunk_inputs):
-    sums, head_gradient_DV = carry
+    sums, head_gradient_VD = carry
     x_BCD, targets_BC, weights_BC = chunk_inputs
     logits, slope, normaliser = _logits(
-      chunk_inputs, head_DV, softcap, compute_dtype
+      chunk_inputs, head_VD, softcap, compute_dtype
     )
     # d(loss)/d(logits) = p (1 + 2 z_loss log Z) - [v is the target].
     gradient_BCV = jnp.exp(logits - normaliser[..., None]) * (
@@ -111,34 +111,34 @@ def _forward(
     gradient_BCV = gradient_BCV * slope * weights_BC[..., None]
     gradient_BCV = gradient_BCV.astype(compute_dtype)
     x_gradient_BCD = jnp.einsum(
-      'BCV,DV->BCD',
+      'BCV,VD->BCD',
       gradient_BCV,
-      head_DV.astype(compute_dtype),
+      head_VD.astype(compute_dtype),
       preferred_element_type=jnp.float32,
     )
-    head_gradient_DV += jnp.einsum(
-      'BCD,BCV->DV',
-      x_BCD.astype(compute_dtype),
+    head_gradient_VD += jnp.einsum(
+      'BCV,BCD->VD',
       gradient_BCV,
+      x_BCD.astype(compute_dtype),
       preferred_element_type=jnp.float32,
     )
     sums = _add(sums, logits, normaliser, chunk_inputs, z_loss)
-    return (sums, head_gradient_DV), x_gradient_BCD.astype(x_BCD.dtype)
+    return (sums, head_gradient_VD), x_gradient_BCD.astype(x_BCD.dtype)
 
   xs = _chunks(chunk, x_BTD, targets_BT, weights_BT)
-  start = ((jnp.zeros(()),) * 3, jnp.zeros(head_DV.shape, jnp.float32))
-  (sums, head_gradient_DV), x_gradient = jax.lax.scan(body, start, xs)
+  start = ((jnp.zeros(()),) * 3, jnp.zeros(head_VD.shape, jnp.float32))
+  (sums, head_gradient_VD), x_gradient = jax.lax.scan(body, start, xs)
   x_gradient_BTD = jnp.moveaxis(x_gradient, 0, 1).reshape(x_BTD.shape)
-  return sums, (x_gradient_BTD, head_gradient_DV.astype(head_DV.dtype))
+  return sums, (x_gradient_BTD, head_gradient_VD.astype(head_VD.dtype))
 
 
 def _backward(z_loss, softcap, chunk, compute_dtype, gradients, cotangents):
   del z_loss, softcap, chunk, compute_dtype
-  x_gradient_BTD, head_gradient_DV = gradients
+  x_gradient_BTD, head_gradient_VD = gradients
   scale = cotangents[0]
   return (
     (x_gradient_BTD * scale).astype(x_gradient_BTD.dtype),
-    head_gradient_DV * scale,
+    head_gradient_VD * scale,
     None,
     None,
   )

@@ -77,7 +77,7 @@ class Transformer(nnx.Module):
     self.final_norm = nn.Norm(keys[3], D, config, None)
     if not config.tie_embeddings:
       self.head = declare(
-        keys[4], (D, V), ('embed', 'vocab'), kind='head', std=std
+        keys[4], (V, D), ('vocab', 'embed'), kind='head', std=std
       )
     self.config = config
 
@@ -165,16 +165,16 @@ class Transformer(nnx.Module):
       )
     return x_BTD, cache
 
-  def head_DV(self) -> jax.Array:
-    """The output matrix; the embedding's transpose where they are tied."""
+  def head_VD(self) -> jax.Array:
+    """The output matrix; the embedding where they are tied."""
     if self.config.tie_embeddings:
-      return self.embedding[...].T
+      return self.embedding[...]
     return self.head[...]
 
   def logits(self, x_BD: jax.Array) -> jax.Array:
     """logits_BV in float32, for decoding; training uses `model.loss`."""
     dtype = self.config.compute_dtype
-    logits_BV = nn.einsum('BD,DV->BV', x_BD, self.head_DV(), dtype, 'float32')
+    logits_BV = nn.einsum('BD,VD->BV', x_BD, self.head_VD(), dtype, 'float32')
     return nn.softcap(logits_BV, self.config.logits_softcap)
 
 

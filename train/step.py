@@ -61,7 +61,7 @@ def loss_fn(
   )
   total, nll, squared = cross_entropy(
     x_BTD,
-    model.head_DV(),
+    model.head_VD(),
     inputs.targets_BT,
     inputs.weights_BT,
     config.loss.z_loss,
