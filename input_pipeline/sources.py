@@ -1,9 +1,9 @@
 """Documents out of TFDS, text files, JSONL and Parquet, local or remote."""
 
 import dataclasses
+import glob
 import gzip
 import hashlib
-import io
 import json
 import re
 import zlib
@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from etils import epath
 
+from input_pipeline import durable
 from input_pipeline.config import DataConfig
 
 TRAIN, VALIDATION = 'train', 'validation'
@@ -97,16 +98,19 @@ def matching_files(globs: tuple[str, ...], field: str) -> list[epath.Path]:
   return [found[name] for name in sorted(found)]
 
 
-def _glob(pattern: str) -> Iterator[epath.Path]:
-  """Expands a glob from its last directory without wildcards."""
-  wildcard = re.search(r'[*?\[]', pattern)
-  if wildcard is None:
-    path = epath.Path(pattern)
-    return iter([path] if path.exists() else [])
-  parent, slash, _ = pattern[: wildcard.start()].rpartition('/')
-  start = len(parent) + len(slash)
-  root = epath.Path(parent + slash if slash else '.')
-  return iter(root.glob(pattern[start:]))
+def _glob(pattern: str) -> list[epath.Path]:
+  if durable.is_local(epath.Path(pattern)):
+    return [epath.Path(p) for p in glob.glob(pattern, recursive=True)]
+  if '**' in pattern:
+    raise ValueError(
+      f'{pattern!r}: ** works on local files only; name the levels (*/*)'
+    )
+  # An object store lists from a directory without wildcards.
+  parts = pattern.split('/')
+  wild = [bool(re.search(r'[*?\[]', part)) for part in parts]
+  depth = wild.index(True) if any(wild) else len(parts) - 1
+  root = epath.Path('/'.join(parts[:depth]))
+  return list(root.glob('/'.join(parts[depth:])))
 
 
 def _files(config: DataConfig, split: str) -> list[epath.Path]:
@@ -144,14 +148,27 @@ def _read_jsonl(config: DataConfig, split: str) -> Documents:
 def _decompress(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
   if suffix == '.gz':
     return iter(gzip.GzipFile(fileobj=raw))
-  if suffix == '.zst':
-    import zstandard
+  return _zstd_lines(raw) if suffix == '.zst' else iter(raw)
 
-    reader = zstandard.ZstdDecompressor().stream_reader(
-      raw, read_across_frames=True
-    )
-    return iter(io.BufferedReader(reader, 1 << 20))
-  return iter(raw)
+
+def _zstd_lines(raw: BinaryIO) -> Iterator[bytes]:
+  """Lines of all frames; the library's reader misses a cut-off frame."""
+  import zstandard
+
+  decompressor = zstandard.ZstdDecompressor()
+  frame, tail = None, b''
+  while data := raw.read(1 << 16):
+    while data:
+      frame = frame or decompressor.decompressobj()
+      *lines, tail = (tail + frame.decompress(data)).split(b'\n')
+      yield from lines
+      data = frame.unused_data
+      if frame.eof:
+        frame = None
+  if frame is not None:
+    raise EOFError('the last frame is cut off')
+  if tail:
+    yield tail
 
 
 def _zstd_error() -> type[Exception]:
@@ -198,9 +215,16 @@ def _read_parquet(config: DataConfig, split: str) -> Documents:
           f'{path}: no column {field!r}; it has'
           f' {_names(table.schema_arrow.names)} (data.text_field chooses)'
         )
+      kind = table.schema_arrow.field(field).type
+      is_text = pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(
+        kind
+      )
       row = 0
       for batch in table.iter_batches(batch_size=1_000, columns=[field]):
-        for value in batch.column(0).cast(pyarrow.large_binary()):
+        column = batch.column(0)
+        if is_text:  # as bytes, for nobody has checked that it is UTF-8
+          column = column.cast(pyarrow.large_binary())
+        for value in column:
           row += 1
           where = f'{path}:{row}'
           yield _checked(value.as_py(), where, 'parquet', field)
