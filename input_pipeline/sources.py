@@ -5,10 +5,11 @@ import glob
 import gzip
 import hashlib
 import json
+import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
 
 from etils import epath
 
@@ -80,11 +81,26 @@ def is_held_out(identifier: str, fraction: float) -> bool:
   return int.from_bytes(digest, 'big') < fraction * 2**64
 
 
-def matching_files(globs: tuple[str, ...], field: str) -> list[epath.Path]:
-  """Files that match the globs, each once, sorted.
+@dataclasses.dataclass(frozen=True)
+class File:
+  """A file of documents.
+
+  Attributes:
+    name: its path below the last directory of its glob without wildcards, that
+      directory's own name included: it survives a move of the whole tree.
+    path: where it lies.
+  """
+
+  name: str
+  path: epath.Path
+
+
+def matching_files(globs: tuple[str, ...], field: str) -> list[File]:
+  """Files that match the globs, each once, sorted by name.
 
   Raises:
-    ValueError: when a glob matches nothing; names `field`.
+    ValueError: when a glob matches nothing, or two files have one name; names
+      `field`, which holds the globs.
   """
   found: dict[str, epath.Path] = {}
   for pattern in globs:
@@ -94,8 +110,22 @@ def matching_files(globs: tuple[str, ...], field: str) -> list[epath.Path]:
         f'{field}: nothing matches {pattern!r}; a relative glob starts at the'
         ' directory that the program was started in'
       )
-    found.update({str(path): path for path in matches})
-  return [found[name] for name in sorted(found)]
+    # 'a/b/*.txt' names its files 'b/...', 'a/b/c.txt' is 'b/c.txt'.
+    above = os.path.dirname(_root(pattern))
+    for path in matches:
+      name = str(path)[len(above) :].lstrip('/')
+      if found.setdefault(name, path) != path:
+        raise ValueError(
+          f'{field}: {found[name]} and {path} would both be known as {name!r};'
+          ' write one glob that starts above both'
+        )
+  return [File(name, found[name]) for name in sorted(found)]
+
+
+def _root(pattern: str) -> str:
+  """The directory that holds all matches, as far as it has no wildcards."""
+  wildcard = re.search(r'[*?\[]', pattern)
+  return os.path.dirname(pattern[: wildcard.start()] if wildcard else pattern)
 
 
 def _glob(pattern: str) -> list[epath.Path]:
@@ -105,15 +135,11 @@ def _glob(pattern: str) -> list[epath.Path]:
     raise ValueError(
       f'{pattern!r}: ** works on local files only; name the levels (*/*)'
     )
-  # An object store lists from a directory without wildcards.
-  parts = pattern.split('/')
-  wild = [bool(re.search(r'[*?\[]', part)) for part in parts]
-  depth = wild.index(True) if any(wild) else len(parts) - 1
-  root = epath.Path('/'.join(parts[:depth]))
-  return list(root.glob('/'.join(parts[depth:])))
+  root = _root(pattern)
+  return list(epath.Path(root).glob(pattern[len(root) :].lstrip('/')))
 
 
-def _files(config: DataConfig, split: str) -> list[epath.Path]:
+def _files(config: DataConfig, split: str) -> list[File]:
   if split == VALIDATION:
     return matching_files(config.validation_files, 'data.validation_files')
   return matching_files(config.files, 'data.files')
@@ -121,24 +147,25 @@ def _files(config: DataConfig, split: str) -> list[epath.Path]:
 
 def _read_text(config: DataConfig, split: str) -> Documents:
   """One document a file."""
-  for path in _files(config, split):
+  for file in _files(config, split):
     try:
-      text = path.read_bytes().decode('utf-8-sig')
+      text = file.path.read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as error:
-      yield Unreadable(f'{path}: {_not_utf8(error)}')
+      yield Unreadable(f'{file.path}: {_not_utf8(error)}')
     else:
-      yield Document(str(path), text, 'text')
+      yield Document(file.name, text, 'text')
 
 
 def _read_jsonl(config: DataConfig, split: str) -> Documents:
   """One document a line; blank lines do not count as documents."""
-  for path in _files(config, split):
-    number = 0
+  for file in _files(config, split):
+    path, number = file.path, 0
     try:
       with path.open('rb') as raw:
         for number, line in enumerate(_decompress(raw, path.suffix), 1):
           if line.strip():
-            yield _parse_line(line, f'{path}:{number}', config.text_field)
+            identifier, where = f'{file.name}:{number}', f'{path}:{number}'
+            yield _parse_line(line, identifier, where, config.text_field)
     except (EOFError, OSError, zlib.error, _zstd_error()) as error:
       raise ValueError(
         f'{path} cannot be read after line {number}: {error}; is it complete?'
@@ -178,13 +205,13 @@ def _zstd_error() -> type[Exception]:
 
 
 def _parse_line(
-  line: bytes, where: str, text_field: str
+  line: bytes, identifier: str, where: str, text_field: str
 ) -> Document | Unreadable:
   try:
     record = json.loads(line.decode('utf-8-sig'))
   except UnicodeDecodeError as error:
     return Unreadable(f'{where}: {_not_utf8(error)}')
-  except json.JSONDecodeError as error:
+  except ValueError as error:
     return Unreadable(f'{where}: not JSON: {error}')
   except RecursionError:
     return Unreadable(f'{where}: JSON nested too deeply')
@@ -195,39 +222,43 @@ def _parse_line(
       f'{where}: no field {text_field!r}; it has {_names(record)}'
       ' (data.text_field chooses)'
     )
-  return _checked(record[text_field], where, 'jsonl', text_field)
+  return _checked(
+    Document(identifier, record[text_field], 'jsonl'), where, text_field
+  )
 
 
 def _read_parquet(config: DataConfig, split: str) -> Documents:
   """One document a row."""
+  for file in _files(config, split):
+    with file.path.open('rb') as raw:
+      values = _parquet_values(raw, str(file.path), config.text_field)
+      for row, value in enumerate(values, 1):
+        document = Document(f'{file.name}:{row}', value, 'parquet')
+        yield _checked(document, f'{file.path}:{row}', config.text_field)
+
+
+def _parquet_values(raw: BinaryIO, path: str, field: str) -> Iterator[Any]:
   import pyarrow
   from pyarrow import parquet
 
-  field = config.text_field
-  for path in _files(config, split):
-    with path.open('rb') as raw:
-      try:
-        table = parquet.ParquetFile(raw)
-      except pyarrow.ArrowInvalid as error:
-        raise ValueError(f'{path} is no Parquet file: {error}') from error
-      if field not in table.schema_arrow.names:
-        raise ValueError(
-          f'{path}: no column {field!r}; it has'
-          f' {_names(table.schema_arrow.names)} (data.text_field chooses)'
-        )
-      kind = table.schema_arrow.field(field).type
-      is_text = pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(
-        kind
-      )
-      row = 0
-      for batch in table.iter_batches(batch_size=1_000, columns=[field]):
-        column = batch.column(0)
-        if is_text:  # as bytes, for nobody has checked that it is UTF-8
-          column = column.cast(pyarrow.large_binary())
-        for value in column:
-          row += 1
-          where = f'{path}:{row}'
-          yield _checked(value.as_py(), where, 'parquet', field)
+  try:
+    table = parquet.ParquetFile(raw)
+  except pyarrow.ArrowInvalid as error:
+    raise ValueError(f'{path} is no Parquet file: {error}') from error
+  schema = table.schema_arrow
+  if field not in schema.names:
+    raise ValueError(
+      f'{path}: no column {field!r}; it has {_names(schema.names)}'
+      ' (data.text_field chooses)'
+    )
+  kind = schema.field(field).type
+  is_text = pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+  for batch in table.iter_batches(batch_size=1_000, columns=[field]):
+    column = batch.column(0)
+    if is_text:  # as bytes, for nobody has checked that it is UTF-8
+      column = column.cast(pyarrow.large_binary())
+    for value in column:
+      yield value.as_py()
 
 
 def _read_tfds(config: DataConfig, split: str) -> Documents:
@@ -239,30 +270,29 @@ def _read_tfds(config: DataConfig, split: str) -> Documents:
     assert config.validation_split
     name = config.validation_split
   for identifier, source, text in tfds_source.examples(config, name):
+    document = Document(identifier, text, source)
     where = f'{config.name} {identifier}'
-    document = _checked(text, where, source, config.text_field)
-    if isinstance(document, Document):
-      document = dataclasses.replace(document, id=identifier)
-    yield document
+    yield _checked(document, where, config.text_field)
 
 
 def _checked(
-  value: object, where: str, source: str, field: str
+  document: Document, where: str, field: str
 ) -> Document | Unreadable:
-  """The document at `where`, which is its id, if its text is text."""
-  if isinstance(value, bytes):
+  """The document, decoded, if its text is a text."""
+  text: Any = document.text
+  if isinstance(text, bytes):
     try:
-      return Document(where, value.decode(), source)
+      return dataclasses.replace(document, text=text.decode())
     except UnicodeDecodeError as error:
       return Unreadable(f'{where}: {_not_utf8(error)}')
-  if not isinstance(value, str):
-    kind = type(value).__name__
+  if not isinstance(text, str):
+    kind = type(text).__name__
     return Unreadable(f'{where}: field {field!r} holds no text, but {kind}')
   try:
-    value.encode()
+    text.encode()
   except UnicodeEncodeError as error:
     return Unreadable(f'{where}: a lone surrogate at character {error.start}')
-  return Document(where, value, source)
+  return document
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
@@ -271,8 +301,8 @@ def _not_utf8(error: UnicodeDecodeError) -> str:
   return f'byte 0x{byte:02x} in line {line} is not UTF-8'
 
 
-def _names(names: object) -> str:
-  return ', '.join(sorted(names)) or 'none'  # type: ignore[call-overload]
+def _names(names: Iterable[str]) -> str:
+  return ', '.join(sorted(names)) or 'none'
 
 
 SOURCES: dict[str, Callable[[DataConfig, str], Documents]] = {

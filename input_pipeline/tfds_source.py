@@ -30,7 +30,7 @@ def licence(config: DataConfig) -> str | None:
 
 def examples(
   config: DataConfig, split: str
-) -> Iterator[tuple[str, str, bytes]]:
+) -> Iterator[tuple[str, str, Any]]:
   """Yields (id, source, text) of a split, in its stored order.
 
   A dataset that is not there yet is built first, in ArrayRecord files. The id

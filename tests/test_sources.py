@@ -7,7 +7,12 @@ import zstandard
 from data_configs import text_config
 from pyarrow import parquet
 
-from input_pipeline.sources import Unreadable, documents, is_held_out
+from input_pipeline.sources import (
+  Unreadable,
+  documents,
+  is_held_out,
+  matching_files,
+)
 
 RECORDS = [{'text': f'document {n}\n', 'n': n} for n in range(6)]
 LINES = b''.join(json.dumps(r).encode() + b'\n' for r in RECORDS)
@@ -49,9 +54,9 @@ def test_jsonl(tmp_path, suffix):
   config = file_config(tmp_path, 'jsonl', f'[ab].jsonl{suffix}')
   assert train_texts(config) == 2 * [r['text'] for r in RECORDS]
   ids = [d.id for _, d in documents(config)]
-  assert ids[0] == f'{tmp_path}/held_out.jsonl{suffix}:1'
-  assert ids[6] == f'{tmp_path}/a.jsonl{suffix}:1'
-  assert ids[-1] == f'{tmp_path}/b.jsonl{suffix}:6'
+  assert ids[0] == f'{tmp_path.name}/held_out.jsonl{suffix}:1'
+  assert ids[6] == f'{tmp_path.name}/a.jsonl{suffix}:1'
+  assert ids[-1] == f'{tmp_path.name}/b.jsonl{suffix}:6'
 
 
 def test_text_files_are_sorted_and_found_once(tmp_path):
@@ -125,6 +130,32 @@ def test_cut_off_archives_are_an_error(tmp_path, suffix):
   (tmp_path / name).write_bytes(compressed(suffix)[:-9])
   with pytest.raises(ValueError, match=rf'{name} cannot be read after line'):
     train_texts(file_config(tmp_path, 'jsonl', name))
+
+
+def test_names_survive_a_move_and_stay_apart(tmp_path):
+  for name in ('x/train', 'y/train'):
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / '1.txt').write_text(name)
+
+  def names(*globs):
+    found = matching_files(tuple(f'{tmp_path}/{g}' for g in globs), 'FIELD')
+    return [file.name for file in found]
+
+  assert names('x/train/*.txt') == ['train/1.txt']
+  assert names('x/train/1.txt') == ['train/1.txt']
+  assert names('y/tr*/*.txt') == ['y/train/1.txt']
+  assert names('x/**/*.txt', 'y/t*/*') == ['x/train/1.txt', 'y/train/1.txt']
+  with pytest.raises(ValueError, match=r"FIELD.*both be known as 'train/1\.t"):
+    names('x/train/*.txt', 'y/train/*.txt')
+
+
+def test_a_relative_glob_names_files_alike(tmp_path, monkeypatch):
+  (tmp_path / 'corpus').mkdir()
+  (tmp_path / 'corpus' / 'a.txt').write_text('a')
+  (tmp_path / 'b.txt').write_text('b')
+  monkeypatch.chdir(tmp_path)
+  assert matching_files(('corpus/*.txt',), 'f')[0].name == 'corpus/a.txt'
+  assert matching_files(('*.txt',), 'f')[0].name == 'b.txt'
 
 
 def test_globs_that_match_nothing(tmp_path):
