@@ -52,6 +52,23 @@ def test_rows_of_a_process_among_others():
   assert process_rows(OfAProcess((None, None)), 8) == (0, 8)
 
 
+def test_devices_get_their_rows_of_a_later_process(monkeypatch):
+  """Of 16 rows, this process holds 8 to 15 and its devices four each."""
+  given = {}
+
+  def make_array(shape, layout, shard):
+    for span in ((8, 12), (12, 16)):
+      given[span] = shard((slice(*span, None), slice(None)))
+    return shape
+
+  monkeypatch.setattr(jax, 'make_array_from_callback', make_array)
+  rows = np.arange(8, 16)[:, None]
+  layout = OfAProcess((8, 12), (12, 16))
+  assert to_global_array(rows, layout, 16) == (16, 1)
+  for (start, stop), found in given.items():
+    assert found.ravel().tolist() == list(range(start, stop))
+
+
 def test_rows_with_a_gap_are_an_error():
   with pytest.raises(ValueError, match=r'\(0, 4\), \(8, 12\).*not contiguous'):
     process_rows(OfAProcess((0, 4), (8, 12)), 16)

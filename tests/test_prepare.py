@@ -240,22 +240,25 @@ def test_given_tokenizer(tmp_path):
 
 
 def test_the_tokenizer_sample_is_training_text(tmp_path, small_chunks):
-  write_corpus(tmp_path)
-  config = text_config(tmp_path)
+  texts = [f'{n} ' + 'text ' * (n % 20) for n in range(40)]
+  write_jsonl(tmp_path / 'train.jsonl', [*texts, *texts])
+  write_jsonl(tmp_path / 'validation.jsonl', texts[:5])
+  config = jsonl_config(tmp_path)
   read = chunks.read(config, epath.Path(tmp_path / 'work'), print)
-  selection = chunks.select(read, 400)
-  sizes = [
-    index.bytes_D[mask]
-    for index, mask in zip(
-      [chunks.load_index(read.directory, n) for n in read.names('train')],
-      selection.sample,
-      strict=True,
-    )
-  ]
-  sizes = np.concatenate(sizes)
-  assert sizes.sum() >= 400 > sizes.sum() - sizes.max()
-  kept = np.concatenate(selection.kept['train'])
-  assert kept.sum() > sizes.size
+  sizes = np.concatenate(
+    [chunks.load_index(read.directory, n).bytes_D for n in read.names('train')]
+  )
+  for wanted in (400, 10**6):
+    selection = chunks.select(read, wanted)
+    sample = np.concatenate(selection.sample)
+    kept = np.concatenate(selection.kept['train'])
+    assert kept.sum() == 35
+    assert not (sample & ~kept).any()
+    if wanted == 400:
+      taken = sizes[sample]
+      assert taken.sum() >= 400 > taken.sum() - taken.max()
+    else:
+      assert (sample == kept).all()
 
 
 def test_open_store_checks(tmp_path):
