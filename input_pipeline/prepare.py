@@ -130,6 +130,7 @@ def _prepare(
     for split in chunks.SPLITS
   }
   manifest = _manifest(config, source, selection, vocabulary, packed)
+  durable.remove_unfinished(directory)
   durable.write(directory / store.MANIFEST, manifest.to_json())
   for split, held in manifest.splits.items():
     places = held.rows * config.row_length

@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from input_pipeline import durable
 from input_pipeline.config import DataConfig
 
 # `stdlib_text` is the text of this interpreter.
@@ -28,9 +29,7 @@ def licence(config: DataConfig) -> str | None:
   return info.redistribution_info.license or None
 
 
-def examples(
-  config: DataConfig, split: str
-) -> Iterator[tuple[str, str, Any]]:
+def examples(config: DataConfig, split: str) -> Iterator[tuple[str, str, Any]]:
   """Yields (id, source, text) of a split, in its stored order.
 
   A dataset that is not there yet is built first, in ArrayRecord files. The id
@@ -75,12 +74,15 @@ def _prepared(config: DataConfig) -> Any:
     raise ValueError(
       f'data.name={config.name!r} is no TFDS dataset: {error}'
     ) from error
-  if not builder.is_prepared():
+  if builder.is_prepared():
+    return builder
+  lock = epath.Path(directory) / f'.{builder.name}.lock'
+  with durable.locked(lock, log=lambda line: None):
     builder = tfds.builder(
       config.name, data_dir=directory, file_format='array_record'
     )
     tfds.disable_progress_bar()
-    builder.download_and_prepare()
+    builder.download_and_prepare()  # returns at once if another has done it
   return builder
 
 

@@ -328,26 +328,25 @@ from input_pipeline import chunks, durable, encode
 from input_pipeline.config import TokenizerConfig
 from input_pipeline.prepare import prepare
 
-tmp_path, directory, when, count = sys.argv[1:]
+tmp_path, directory, when, name = sys.argv[1:]
 chunks.CHUNK_BYTES, encode.CHUNKS_PER_SHARD = 300, 3
-left = int(count)
+write = durable.write
 
-def die_in_time(function):
-  def call(*args):
-    global left
-    left -= 1
-    if when == 'unfinished' and left == 0:
-      os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
-      os.kill(os.getpid(), signal.SIGKILL)
-    function(*args)
-    if when == 'finished' and left == 0:
-      os.kill(os.getpid(), signal.SIGKILL)
-  return call
+def die():
+  os.kill(os.getpid(), signal.SIGKILL)
 
-if when == 'unfinished':
-  os.fsync = die_in_time(os.fsync)
-else:
-  durable.write = die_in_time(durable.write)
+def cut_and_die(descriptor):
+  os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+  die()
+
+def write_until(path, data):
+  if path.name == name and when == 'half written':
+    os.fsync = cut_and_die
+  write(path, data)
+  if path.name == name and when == 'written':
+    die()
+
+durable.write = write_until
 tokenizer = TokenizerConfig(
   kind='bpe', vocab_size=300, train_bytes=900, path=None
 )
@@ -376,26 +375,22 @@ def test_killed_at_any_point_ends_with_the_same_bytes(tmp_path, small_chunks):
   config = text_config(tmp_path, tokenizer=BPE)
   expected = prepared(config)
   directory = str(tmp_path / 'killed')
-  # In turn, in one directory: reading, the tokenizer, encoding, packing, and
-  # the manifest, each with a file half written and with one just finished.
-  kills = 0
-  for when, count in [
-    ('unfinished', 1),
-    ('finished', 6),
-    ('unfinished', 24),
-    ('finished', 8),
-    ('unfinished', 9),
-    ('finished', 10),
-    ('unfinished', 10),
-    ('finished', 8),
-    ('finished', 6),
-    ('unfinished', 4),
+  for when, name in [
+    ('half written', 'train-000001.text'),
+    ('written', 'finished.json'),
+    ('half written', 'tokenizer.json'),
+    ('written', 'tokenizer.json'),
+    ('half written', 'train-000001.tokens'),
+    ('written', 'train-000001.tokens'),
+    ('written', 'train-000002.lengths.npy'),
+    ('half written', 'train-00000-of-00002.rows'),
+    ('written', 'train-00001-of-00002.rows'),
+    ('half written', 'manifest.json'),
+    ('written', 'manifest.json'),
   ]:
-    process = child(KILLED, tmp_path, directory, when, count)
+    process = child(KILLED, tmp_path, directory, when, name)
     process.communicate()
-    assert process.returncode in (-signal.SIGKILL, 0)
-    kills += process.returncode != 0
-  assert kills >= 5
+    assert process.returncode == -signal.SIGKILL, (when, name)
   again = prepared(dataclasses.replace(config, directory=directory))
   assert contents(again.directory) == contents(expected.directory)
   again.verify()
@@ -417,7 +412,7 @@ def test_two_at_once_wait_for_one_another(tmp_path):
   directory = store_directory(config)
   lock = directory.parent / f'.{directory.name}.lock'
   with durable.locked(lock, print):
-    process = child(KILLED, tmp_path, config.directory, 'never', 0)
+    process = child(KILLED, tmp_path, config.directory, 'never', '')
     line = process.stdout.readline()
     assert line.startswith(f'Waiting for process {os.getpid()} on ')
     assert not directory.exists()
