@@ -25,7 +25,7 @@ import pathlib
 import runpy
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
@@ -173,6 +173,8 @@ COMMANDS: dict[str, Callable[[], None]] = {
 
 def main(argv: Sequence[str]) -> None:
   """Runs one command; a user's error is one line, not a traceback."""
+  # Libraries' notes on their own working are not for a person to read.
+  logging.set_verbosity(logging.WARNING)
   try:
     command = _command(argv)
     if command not in (prepare, report):
@@ -275,9 +277,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; a mistake in it is one line."""
   try:
     words = flags.FLAGS(argv)
-    file = config_flags.get_config_filename(flags.FLAGS['config'])
-    if file and not os.path.exists(file.partition(':')[0]):
-      raise FileNotFoundError(file)
+    # The flag reads the file when it is first used; look for it now.
+    if not all(os.path.exists(file) for file in _config_files(argv)):
+      raise FileNotFoundError
     return words
   except flags.UnrecognizedFlagError as error:
     _fail(str(error), USAGE_ERROR)
@@ -288,12 +290,18 @@ def _parse_flags(argv: list[str]) -> list[str]:
   raise AssertionError
 
 
+def _config_files(argv: list[str]) -> list[str]:
+  """Paths given as --config=FILE or --config=FILE:ARGUMENT."""
+  given = [a.partition('=')[2] for a in argv if a.startswith('--config=')]
+  return [file.partition(':')[0] for file in given]
+
+
 def _explain(argv: list[str], error: Exception) -> str:
   """What is wrong with --config or one of its overrides, in one line."""
-  files = [a.partition('=')[2] for a in argv if a.startswith('--config=')]
+  files = _config_files(argv)
   if not files:
     return f'--config.FIELD=VALUE needs --config=FILE first. {error}'
-  path = files[-1].partition(':')[0]
+  path = files[-1]
   if not os.path.exists(path):
     return f'--config: there is no file {path}.'
   known = fields(runpy.run_path(path)['get_config']())

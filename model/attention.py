@@ -4,6 +4,8 @@ Suffixes: B batch, T query position, S key position, D model width, N query
 heads, K key/value heads, G query heads per key/value head, H head size.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,12 +14,43 @@ from jax.ad_checkpoint import checkpoint_name
 from model import layers as nn
 from model.axes import constrain
 from model.config import ModelConfig
+from model.einsum import einsum
 
 # Far below any score, and finite, so that a row of nothing but masked scores
 # has a defined softmax.
 _MASKED = -1e30
 
 KeyValues = tuple[jax.Array, jax.Array]  # k_BSKH and v_BSKH
+
+
+def attention_bias(mask_BTS: jax.Array) -> jax.Array:
+  """What is added to scores: 0 where a query sees the key."""
+  return jnp.where(mask_BTS, 0.0, _MASKED).astype(jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def softmax(scores: jax.Array, dtype: str) -> jax.Array:
+  """Softmax over the last axis in float32, rounded to dtype.
+
+  The backward pass needs the rounded result only: no float32 array of the
+  size of the scores is kept.
+  """
+  return jax.nn.softmax(scores, axis=-1).astype(dtype)
+
+
+def _softmax_forward(scores, dtype):
+  weights = softmax(scores, dtype)
+  return weights, weights
+
+
+def _softmax_backward(dtype, weights, gradient):
+  del dtype
+  weights, gradient = (a.astype(jnp.float32) for a in (weights, gradient))
+  mean = (weights * gradient).sum(-1, keepdims=True)
+  return (weights * (gradient - mean),)
+
+
+softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 def causal_mask(
@@ -49,7 +82,7 @@ def attend(
   q_BTNH: jax.Array,
   k_BSKH: jax.Array,
   v_BSKH: jax.Array,
-  mask_BTS: jax.Array,
+  bias_BTS: jax.Array,
   *,
   softcap: float | None,
   dropout_rate: float,
@@ -66,14 +99,15 @@ def attend(
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
   q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-  scores_BKGTS = nn.einsum(
+  scores_BKGTS = einsum(
     'BTKGH,BSKH->BKGTS', q_BTKGH, k_BSKH, compute_dtype, 'float32'
   )
   scores_BKGTS = nn.softcap(scores_BKGTS * H**-0.5, softcap)
-  scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS, _MASKED)
-  weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1)
+  weights_BKGTS = softmax(
+    scores_BKGTS + bias_BTS[:, None, None], compute_dtype
+  )
   weights_BKGTS = nn.dropout(weights_BKGTS, dropout_rate, dropout_key)
-  out_BTKGH = nn.einsum(
+  out_BTKGH = einsum(
     'BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH, compute_dtype, compute_dtype
   )
   return out_BTKGH.reshape(B, T, N, H)
@@ -114,7 +148,7 @@ class Attention(nnx.Module):
   def __call__(
     self,
     x_BTD: jax.Array,
-    mask_BTS: jax.Array,
+    bias_BTS: jax.Array,
     angles: tuple[jax.Array, jax.Array] | None,
     dropout_key: jax.Array | None,
     cache: KeyValues | None = None,
@@ -124,7 +158,7 @@ class Attention(nnx.Module):
 
     Args:
       x_BTD: layer input.
-      mask_BTS: which keys each query sees.
+      bias_BTS: from attention_bias.
       angles: rotary angles of the queries; None without rotary positions.
       dropout_key: key of the attention dropout, or None.
       cache: keys and values of S slots, into which those of x are written.
@@ -153,7 +187,7 @@ class Attention(nnx.Module):
       q_BTNH,
       k_BSKH,
       v_BSKH,
-      mask_BTS,
+      bias_BTS,
       softcap=config.attention_softcap,
       dropout_rate=config.attention_dropout,
       dropout_key=dropout_key,

@@ -5,65 +5,13 @@ N query heads, K key/value heads, H head size, F feed-forward, V vocabulary,
 L layers.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from model.config import ModelConfig
+from model.einsum import einsum
 from model.params import declare
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
-def einsum(
-  equation: str,
-  x: jax.Array,
-  y: jax.Array,
-  compute_dtype: str,
-  out_dtype: str,
-) -> jax.Array:
-  """Product of two arrays in compute_dtype, forward and backward.
-
-  Sums are kept in float32. The backward products round the incoming gradient
-  to compute_dtype first: left to itself, a product with a float32 result gets
-  a float32 gradient, and its backward products run at float32 speed. The
-  gradients come back unrounded, in the dtype of x and of y.
-
-  Args:
-    equation: 'x axes,y axes->result axes'; each index in at least two of them.
-    x, y: the operands.
-    compute_dtype: type in which both are multiplied.
-    out_dtype: type of the result.
-  """
-  return jnp.einsum(
-    equation,
-    x.astype(compute_dtype),
-    y.astype(compute_dtype),
-    preferred_element_type=jnp.float32,
-  ).astype(out_dtype)
-
-
-def _einsum_forward(equation, x, y, compute_dtype, out_dtype):
-  out = einsum(equation, x, y, compute_dtype, out_dtype)
-  return out, (x, y)
-
-
-def _einsum_backward(equation, compute_dtype, out_dtype, residuals, gradient):
-  del out_dtype
-  x, y = residuals
-  operands, out = equation.split('->')
-  x_axes, y_axes = operands.split(',')
-  x_gradient = einsum(
-    f'{out},{y_axes}->{x_axes}', gradient, y, compute_dtype, x.dtype.name
-  )
-  y_gradient = einsum(
-    f'{x_axes},{out}->{y_axes}', x, gradient, compute_dtype, y.dtype.name
-  )
-  return x_gradient, y_gradient
-
-
-einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
 def softcap(x: jax.Array, cap: float | None) -> jax.Array:

@@ -9,6 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from model.einsum import product
 from model.layers import softcap as apply_softcap
 
 Sums = tuple[jax.Array, jax.Array, jax.Array]
@@ -58,11 +59,8 @@ def cross_entropy(
 def _logits(chunk_inputs, head_VD, softcap, compute_dtype):
   """Capped logits and slope of the cap [B, C, V], log-normaliser [B, C]."""
   x_BCD = chunk_inputs[0]
-  raw_BCV = jnp.einsum(
-    'BCD,VD->BCV',
-    x_BCD.astype(compute_dtype),
-    head_VD.astype(compute_dtype),
-    preferred_element_type=jnp.float32,
+  raw_BCV = product(
+    'BCD,VD->BCV', x_BCD.astype(compute_dtype), head_VD.astype(compute_dtype)
   )
   logits_BCV = apply_softcap(raw_BCV, softcap)
   slope_BCV = 1.0 if softcap is None else 1 - (logits_BCV / softcap) ** 2
@@ -110,17 +108,11 @@ def _forward(
     ) - _is_target(targets_BC, logits)
     gradient_BCV = gradient_BCV * slope * weights_BC[..., None]
     gradient_BCV = gradient_BCV.astype(compute_dtype)
-    x_gradient_BCD = jnp.einsum(
-      'BCV,VD->BCD',
-      gradient_BCV,
-      head_VD.astype(compute_dtype),
-      preferred_element_type=jnp.float32,
+    x_gradient_BCD = product(
+      'BCV,VD->BCD', gradient_BCV, head_VD.astype(compute_dtype)
     )
-    head_gradient_VD += jnp.einsum(
-      'BCV,BCD->VD',
-      gradient_BCV,
-      x_BCD.astype(compute_dtype),
-      preferred_element_type=jnp.float32,
+    head_gradient_VD += product(
+      'BCV,BCD->VD', gradient_BCV, x_BCD.astype(compute_dtype)
     )
     sums = _add(sums, logits, normaliser, chunk_inputs, z_loss)
     return (sums, head_gradient_VD), x_gradient_BCD.astype(x_BCD.dtype)

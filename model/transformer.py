@@ -9,10 +9,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from model import layers as nn
-from model.attention import Attention, KeyValues, causal_mask
+from model.attention import (
+  Attention,
+  KeyValues,
+  attention_bias,
+  causal_mask,
+)
 from model.axes import constrain
 from model.cache import Cache
 from model.config import ModelConfig
+from model.einsum import einsum
 from model.mlp import Mlp
 from model.params import declare, merge, split
 
@@ -38,7 +44,7 @@ class Block(nnx.Module):
   def __call__(
     self,
     x_BTD: jax.Array,
-    mask_BTS: jax.Array,
+    bias_BTS: jax.Array,
     angles: tuple[jax.Array, jax.Array] | None,
     dropout_key: jax.Array | None,
     cache: KeyValues | None,
@@ -48,7 +54,7 @@ class Block(nnx.Module):
     rate, rules = self.config.residual_dropout, self.config.axis_rules
     keys = [None] * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
     h_BTD, cache = self.attention(
-      self.attention_norm(x_BTD), mask_BTS, angles, keys[0], cache, slot
+      self.attention_norm(x_BTD), bias_BTS, angles, keys[0], cache, slot
     )
     x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[1])
     h_BTD = self.mlp(self.mlp_norm(x_BTD), keys[2])
@@ -124,10 +130,11 @@ class Transformer(nnx.Module):
       )
       keys = (cache.segments_BS, cache.positions_BS)
     mask_BTS = causal_mask(queries, keys, config.sliding_window)
-    x_BTD, cache = self._layers(x_BTD, mask_BTS, angles, dropout_key, cache)
+    bias_BTS = attention_bias(mask_BTS)
+    x_BTD, cache = self._layers(x_BTD, bias_BTS, angles, dropout_key, cache)
     return self.final_norm(x_BTD), cache
 
-  def _layers(self, x_BTD, mask_BTS, angles, dropout_key, cache):
+  def _layers(self, x_BTD, bias_BTS, angles, dropout_key, cache):
     """Runs the stack as a loop over the leading axis of its parameters."""
     config = self.config
     graphdef, stack = split(self.blocks)
@@ -139,7 +146,7 @@ class Transformer(nnx.Module):
       if key is not None:
         key = jax.random.fold_in(key, index)
       x_BTD, key_values = merge(graphdef, params)(
-        x_BTD, mask_BTS, angles, key, key_values, slot
+        x_BTD, bias_BTS, angles, key, key_values, slot
       )
       return x_BTD, None if cache is None else key_values
 
@@ -174,7 +181,7 @@ class Transformer(nnx.Module):
   def logits(self, x_BD: jax.Array) -> jax.Array:
     """logits_BV in float32, for decoding; training uses `model.loss`."""
     dtype = self.config.compute_dtype
-    logits_BV = nn.einsum('BD,VD->BV', x_BD, self.head_VD(), dtype, 'float32')
+    logits_BV = einsum('BD,VD->BV', x_BD, self.head_VD(), dtype, 'float32')
     return nn.softcap(logits_BV, self.config.logits_softcap)
 
 
