@@ -19,6 +19,7 @@ from input_pipeline.tokenizer import Tokenizer, load_tokenizer
 
 # About 256 MB of text or 64 M tokens, which are packed together in memory.
 CHUNKS_PER_SHARD = 32
+_ROWS_PER_COUNT = 1_024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,11 +142,7 @@ def _pack(task: PackTask, counts: epath.Path, finished: epath.Path) -> None:
     continue_id=tokenizer.continue_id,
     eos_id=tokenizer.eos_id,
   )
-  targets_V = np.bincount(
-    rows_NR[:, 1:].reshape(-1), minlength=tokenizer.vocab_size
-  ).astype(np.int64)
-  unpredicted = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.continue_id]
-  targets_V[unpredicted] = 0
+  targets_V = _count_targets(rows_NR, tokenizer)
   shard = None
   if documents:
     lines = ''.join(json.dumps(origin) + '\n' for origin in origins).encode()
@@ -171,6 +168,18 @@ def _pack(task: PackTask, counts: epath.Path, finished: epath.Path) -> None:
     'padding_tokens': rows_NR.size - int(pieces_P4[:, packing.LENGTH].sum()),
   }
   durable.write(finished, json.dumps(result).encode())
+
+
+def _count_targets(rows_NR: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+  """How often the model is asked for each token, int64 [vocab_size]."""
+  targets_V = np.zeros(tokenizer.vocab_size, np.int64)
+  # bincount makes a copy four times as large as the rows: by blocks, then.
+  for start in range(0, len(rows_NR), _ROWS_PER_COUNT):
+    block = rows_NR[start : start + _ROWS_PER_COUNT, 1:]
+    targets_V += np.bincount(block.reshape(-1), minlength=targets_V.size)
+  unpredicted = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.continue_id]
+  targets_V[unpredicted] = 0
+  return targets_V
 
 
 def _documents(

@@ -39,6 +39,7 @@ def contents(directory):
 def small_chunks(monkeypatch):
   monkeypatch.setattr(chunks, 'CHUNK_BYTES', 300)
   monkeypatch.setattr(encode, 'CHUNKS_PER_SHARD', 3)
+  monkeypatch.setattr(encode, '_ROWS_PER_COUNT', 2)
 
 
 def documents_of(rows, tokenizer):
