@@ -14,15 +14,12 @@ Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
 """
 
-import sys
-import time
-
-_STARTED = time.perf_counter()
-
 import json
 import os
 import pathlib
 import runpy
+import sys
+import time
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
@@ -30,6 +27,8 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from configs.check import check, fields, from_dict, to_dict, unknown_field
+
+_STARTED = time.perf_counter()
 
 USAGE_ERROR = 2
 DATA_ERROR = 65
@@ -200,7 +199,9 @@ def _is_ours(error: ValueError) -> bool:
     return False
   raised_in = pathlib.Path(traceback.tb_frame.f_code.co_filename).resolve()
   here = pathlib.Path(__file__).resolve().parent
-  rooms = {here / room for room in ('model', 'train', 'input_pipeline', 'configs')}
+  rooms = {
+    here / room for room in ('model', 'train', 'input_pipeline', 'configs')
+  }
   return bool(rooms & set(raised_in.parents))
 
 

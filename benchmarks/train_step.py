@@ -113,7 +113,7 @@ def main() -> None:
     print(f'torch is not compared: {error}')
   for measure in sides.values():
     measure()
-  seconds = {name: [] for name in sides}
+  seconds: dict[str, list[float]] = {name: [] for name in sides}
   for _ in range(arguments.rounds):
     for name, measure in sides.items():
       seconds[name].append(measure())

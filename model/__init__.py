@@ -1,0 +1,1 @@
+"""What is computed: the transformer, its loss and its sampling."""

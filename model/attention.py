@@ -103,9 +103,7 @@ def attend(
     'BTKGH,BSKH->BKGTS', q_BTKGH, k_BSKH, compute_dtype, 'float32'
   )
   scores_BKGTS = nn.softcap(scores_BKGTS * H**-0.5, softcap)
-  weights_BKGTS = softmax(
-    scores_BKGTS + bias_BTS[:, None, None], compute_dtype
-  )
+  weights_BKGTS = softmax(scores_BKGTS + bias_BTS[:, None, None], compute_dtype)
   weights_BKGTS = nn.dropout(weights_BKGTS, dropout_rate, dropout_key)
   out_BTKGH = einsum(
     'BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH, compute_dtype, compute_dtype
@@ -168,12 +166,17 @@ class Attention(nnx.Module):
       The layer's output [B, T, D], and the keys and values it attended to.
     """
     config = self.config
-    q_BTNH, k_BSKH, v_BSKH = self.query(x_BTD), self.key(x_BTD), self.value(x_BTD)
+    q_BTNH, k_BSKH, v_BSKH = (
+      self.query(x_BTD),
+      self.key(x_BTD),
+      self.value(x_BTD),
+    )
     if config.qk_norm:
       q_BTNH, k_BSKH = self.query_norm(q_BTNH), self.key_norm(k_BSKH)
     if angles is not None:
       q_BTNH, k_BSKH = nn.rotate(q_BTNH, angles), nn.rotate(k_BSKH, angles)
     if cache is not None:
+      assert slot is not None
       k_BSKH = jax.lax.dynamic_update_slice_in_dim(cache[0], k_BSKH, slot, 1)
       v_BSKH = jax.lax.dynamic_update_slice_in_dim(cache[1], v_BSKH, slot, 1)
 

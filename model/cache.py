@@ -25,7 +25,13 @@ class Cache:
 
 def empty_cache(config: ModelConfig, batch: int, slots: int) -> Cache:
   """A cache with room for `slots` tokens in each of `batch` rows."""
-  shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
+  shape = (
+    config.num_layers,
+    batch,
+    slots,
+    config.num_kv_heads,
+    config.head_dim,
+  )
   return Cache(
     k_LBSKH=jnp.zeros(shape, config.compute_dtype),
     v_LBSKH=jnp.zeros(shape, config.compute_dtype),

@@ -108,9 +108,7 @@ def rotary_angles(
   return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(
-  x_BTNH: jax.Array, angles: tuple[jax.Array, jax.Array]
-) -> jax.Array:
+def rotate(x_BTNH: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
   """Turns pairs (i, i + H/2) of each head by their angles, in float32."""
   cos, sin = (a[:, :, None, :] for a in angles)
   first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)

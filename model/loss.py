@@ -49,7 +49,9 @@ def cross_entropy(
   """
 
   def body(sums, chunk_inputs):
-    logits, _, normaliser = _logits(chunk_inputs, head_VD, softcap, compute_dtype)
+    logits, _, normaliser = _logits(
+      chunk_inputs, head_VD, softcap, compute_dtype
+    )
     return _add(sums, logits, normaliser, chunk_inputs, z_loss), None
 
   xs = _chunks(chunk, x_BTD, targets_BT, weights_BT)
@@ -69,7 +71,9 @@ def _logits(chunk_inputs, head_VD, softcap, compute_dtype):
 
 def _add(sums, logits_BCV, normaliser_BC, chunk_inputs, z_loss):
   _, targets_BC, weights_BC = chunk_inputs
-  chosen_BC = jnp.where(_is_target(targets_BC, logits_BCV), logits_BCV, 0).sum(-1)
+  chosen_BC = jnp.where(_is_target(targets_BC, logits_BCV), logits_BCV, 0).sum(
+    -1
+  )
   nll = ((normaliser_BC - chosen_BC) * weights_BC).sum()
   z = (normaliser_BC**2 * weights_BC).sum()
   return sums[0] + nll + z_loss * z, sums[1] + nll, sums[2] + z

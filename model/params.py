@@ -35,7 +35,8 @@ def declare(
     mean: their mean.
     layers: number of layers stacked in front, as a further axis 'layers'.
   """
-  assert kind in KINDS and len(axes) == len(shape)
+  assert kind in KINDS
+  assert len(axes) == len(shape)
   if layers is not None:
     shape, axes = (layers, *shape), ('layers', *axes)
   value = jnp.full(shape, mean, jnp.float32)

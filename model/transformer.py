@@ -4,6 +4,8 @@ Suffixes: B batch, T query position, S key position, D model width, V
 vocabulary, K key/value heads, H head size, L layers.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -26,7 +28,11 @@ from model.params import declare, merge, split
 # that the layers give with checkpoint_name.
 _ATTENTION = ('query', 'key', 'value', 'context')
 _PROJECTIONS = (*_ATTENTION, 'attention_out', 'mlp_up', 'mlp_gate', 'mlp_out')
-_REMAT_KEEPS = {'full': (), 'attention': _ATTENTION, 'projections': _PROJECTIONS}
+_REMAT_KEEPS = {
+  'full': (),
+  'attention': _ATTENTION,
+  'projections': _PROJECTIONS,
+}
 
 
 class Block(nnx.Module):
@@ -52,7 +58,9 @@ class Block(nnx.Module):
   ) -> tuple[jax.Array, KeyValues]:
     """Applies one layer; arguments as in Attention."""
     rate, rules = self.config.residual_dropout, self.config.axis_rules
-    keys = [None] * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
+    keys = (
+      [None] * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
+    )
     h_BTD, cache = self.attention(
       self.attention_norm(x_BTD), bias_BTS, angles, keys[0], cache, slot
     )
@@ -115,7 +123,9 @@ class Transformer(nnx.Module):
     if config.positions == 'learned':
       x_BTD += self.positions[...][positions_BT]
     else:
-      angles = nn.rotary_angles(positions_BT, config.head_dim, config.rope_theta)
+      angles = nn.rotary_angles(
+        positions_BT, config.head_dim, config.rope_theta
+      )
     x_BTD = x_BTD.astype(config.compute_dtype)
     if dropout_key is not None:
       dropout_key, key = jax.random.split(dropout_key)
@@ -124,7 +134,8 @@ class Transformer(nnx.Module):
 
     queries = keys = (segments_BT, positions_BT)
     if cache is not None:
-      cache = cache.replace(
+      cache = dataclasses.replace(
+        cache,
         segments_BS=_write(cache.segments_BS, segments_BT, cache.length),
         positions_BS=_write(cache.positions_BS, positions_BT, cache.length),
       )
@@ -158,16 +169,17 @@ class Transformer(nnx.Module):
         layer, policy=policy, prevent_cse=not config.scan_layers
       )
     key_values = None if cache is None else (cache.k_LBSKH, cache.v_LBSKH)
-    x_BTD, key_values = jax.lax.scan(
+    x_BTD, new_key_values = jax.lax.scan(
       layer,
       x_BTD,
       (stack, jnp.arange(config.num_layers), key_values),
       unroll=1 if config.scan_layers else config.num_layers,
     )
     if cache is not None:
-      cache = cache.replace(
-        k_LBSKH=key_values[0],
-        v_LBSKH=key_values[1],
+      cache = dataclasses.replace(
+        cache,
+        k_LBSKH=new_key_values[0],
+        v_LBSKH=new_key_values[1],
         length=cache.length + x_BTD.shape[1],
       )
     return x_BTD, cache

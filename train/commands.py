@@ -105,9 +105,7 @@ def sample_run(
     tokenizer = load_tokenizer(workdir / TOKENIZER_FILE)
     recipe = make_recipe(config)
     shardings = state_shardings(recipe, make_mesh(config.mesh))
-    params = checkpoints.restore_params(
-      step, abstract_state(recipe, shardings)
-    )
+    params = checkpoints.restore_params(step, abstract_state(recipe, shardings))
   texts = continue_prompts(
     recipe, params, tokenizer, prompts=prompts, sampling=sampling, seed=seed
   )

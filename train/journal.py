@@ -70,7 +70,12 @@ class Journal:
   def event(self, step: int, message: str) -> None:
     """Prints and records something that happened once."""
     self.line(message)
+    self.record_event(step, message)
+
+  def record_event(self, step: int, message: str) -> None:
+    """Records something that happened, and where the time went until then."""
     self._write('event', step, message=message)
+    self.time(step)
 
   def session(self, step: int, **values: Any) -> None:
     """Records the start of a process."""

@@ -1,9 +1,11 @@
 """The training loop: from prepared data to a trained model."""
 
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -102,22 +104,34 @@ def train(
     for change in changes:
       journal.event(step, f'Changed at step {step}: {change}')
 
+    begun = step
+
+    def finished() -> bool:
+      return step >= config.steps or should_stop(best, config.early_stopping)
+
     watch.startup_done()
-    with watch.phase('compile'):
-      train_step, eval_step = _compile(setup, abstract, store)
+    batches = train_batches(setup, store, step)
+    if not finished():
+      with watch.phase('compile'), ThreadPoolExecutor(1) as background:
+        # Importing TensorFlow and reading the first batch takes seconds too.
+        first = background.submit(next, batches)
+        train_step, eval_step = _compile(setup, abstract, store)
+      batches = itertools.chain([first.result()], batches)
 
     def settle(step: int, metrics: dict[str, jax.Array]) -> None:
       """Fetches the metrics of a step that has been dispatched."""
       with watch.phase('step_time'):
         fetched = {k: v.item() for k, v in jax.device_get(metrics).items()}
       if not fetched.pop('finite'):
-        raise NonFiniteError(
+        message = (
           f'Step {step}: loss {fetched["loss"]}, gradient norm '
           f'{fetched["grad_norm"]}. The weights were not changed by it. Lower '
           'optimizer.learning_rate or optimizer.clip_norm, or lengthen '
           'optimizer.warmup_steps; the same command goes on from the newest '
           'checkpoint.'
         )
+        journal.record_event(step, message)
+        raise NonFiniteError(message)
       journal.advance(step)
       if step % config.log_every == 0 or step == config.steps:
         journal.train(step, fetched)
@@ -137,9 +151,8 @@ def train(
       journal.checkpoint(step, time.perf_counter() - begin)
 
     request = stack.enter_context(stop_request())
-    batches = train_batches(setup, store, step)
     pending = None
-    while step < config.steps and not should_stop(best, config.early_stopping):
+    while not finished():
       with watch.phase('data_wait'):
         rows_BR = next(batches)
       with watch.phase('step_time'):
@@ -167,7 +180,10 @@ def train(
             text_bytes=store.manifest.splits['validation'].text_bytes,
           )
         best = observe(
-          best, result[config.early_stopping.metric], step, config.early_stopping
+          best,
+          result[config.early_stopping.metric],
+          step,
+          config.early_stopping,
         )
         improved = best.step == step
         saves = saves or improved or should_stop(best, config.early_stopping)
@@ -179,7 +195,7 @@ def train(
         journal.event(step, f'Stopped by a signal at step {step}; it is saved.')
         raise Interrupted(stopped, step)
 
-    if should_stop(best, config.early_stopping) and step < config.steps:
+    if begun < step < config.steps:
       journal.event(
         step,
         f'Stopped early at step {step}: {best.waited} evaluations without an '

@@ -35,10 +35,7 @@ def make_optimizer(
     kinds: kind of each parameter, as declared.
     axes: logical axes of each parameter, as declared.
   """
-  is_leaf = lambda node: isinstance(node, str)
-  decays = jax.tree.map(
-    lambda kind: kind in config.decay_kinds, kinds, is_leaf=is_leaf
-  )
+  decays = jax.tree.map(lambda kind: kind in config.decay_kinds, kinds)
   chain = []
   if config.clip_norm is not None:
     chain.append(optax.clip_by_global_norm(config.clip_norm))
@@ -77,12 +74,11 @@ def _sgd(config, kinds, axes):
 
 
 def _muon(config, kinds, axes):
-  """Muon (Jordan et al. 2024) for the matrices inside layers, AdamW elsewhere."""
+  """Muon (Jordan et al. 2024) for matrices inside layers, AdamW elsewhere."""
   dimensions = jax.tree.map(
     lambda kind, names: _muon_dimensions(names) if kind == 'matrix' else None,
     kinds,
     axes,
-    is_leaf=lambda node: isinstance(node, (str, tuple)),
   )
   muon = optax.chain(
     optax.contrib.scale_by_muon(
@@ -93,15 +89,11 @@ def _muon(config, kinds, axes):
     ),
     _scale_by_larger_side(dimensions),
   )
+  parts = jax.tree.map(
+    lambda kind: 'matrix' if kind == 'matrix' else 'rest', kinds
+  )
   return optax.partition(
-    {'matrix': muon, 'rest': _adamw(config, kinds, axes)},
-    (
-      jax.tree.map(
-        lambda kind: 'matrix' if kind == 'matrix' else 'rest',
-        kinds,
-        is_leaf=lambda node: isinstance(node, str),
-      )
-    ),
+    {'matrix': muon, 'rest': _adamw(config, kinds, axes)}, parts
   )
 
 
@@ -117,7 +109,10 @@ def _muon_dimensions(names: tuple[str | None, ...]):
 
 def _only_arrays(dimensions: Params, updates: Params) -> Params:
   """Dimensions where the update is an array, the update's mask elsewhere."""
-  is_masked = lambda node: isinstance(node, optax.MaskedNode)
+
+  def is_masked(node):
+    return isinstance(node, optax.MaskedNode)
+
   return jax.tree.map(
     lambda update, dimension: update if is_masked(update) else dimension,
     updates,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,13 +83,14 @@ def dropout_key(seed: int, step: jax.Array) -> jax.Array:
   return jax.random.fold_in(random_key(seed, _DROPOUT), step)
 
 
-def state_shardings(recipe: Recipe, mesh: Mesh) -> TrainState:
+def state_shardings(recipe: Recipe, mesh: Mesh) -> Any:
   """Where each array of the state lies: a TrainState of NamedShardings."""
   state = jax.eval_shape(recipe.init)
   params = parameter_shardings(
     mesh, recipe.axes, state.params, recipe.config.mesh.rules
   )
-  return TrainState(
+  return dataclasses.replace(
+    state,
     step=NamedSharding(mesh, PartitionSpec()),
     params=params,
     opt_state=shardings_like(state.opt_state, state.params, params, mesh),

@@ -53,34 +53,37 @@ def summary(setup: Setup, manifest: 'Manifest', step: int) -> str:
   mesh = ' x '.join(f'{name} {size}' for name, size in facts['mesh'].items())
   tokens = config.steps * facts['tokens_per_step']
   peak = facts['peak_flops_per_device']
-  return summary_table([
-    ('devices', facts['devices'] + f', {facts["processes"]} process(es)'),
-    ('mesh', mesh),
-    (
-      'parameters',
-      f'{format_count(facts["parameters"])}, of which '
-      f'{format_count(facts["parameters_embedding"])} embedding',
-    ),
-    (
-      'batch',
-      f'{config.batch_size} rows x {config.sequence_length} = '
-      f'{format_count(facts["tokens_per_step"])} tokens a step',
-    ),
-    (
-      'compute',
-      f'{format_count(facts["flops_per_token"])} FLOPs a token'
-      + (f', peak {format_count(peak)} FLOP/s a device' if peak else ''),
-    ),
-    (
-      'data',
-      f'{format_count(data["train_rows"])} rows, '
-      f'{format_count(data["train_tokens"])} tokens, '
-      f'{data["bytes_per_token"]:.2f} bytes a token, '
-      f'{data["fingerprint"][:12]}',
-    ),
-    (
-      'run',
-      f'steps {step} to {config.steps}, '
-      f'{format_count(tokens)} tokens, {tokens / data["train_tokens"]:.2f} epochs',
-    ),
-  ])
+  return summary_table(
+    [
+      ('devices', facts['devices'] + f', {facts["processes"]} process(es)'),
+      ('mesh', mesh),
+      (
+        'parameters',
+        f'{format_count(facts["parameters"])}, of which '
+        f'{format_count(facts["parameters_embedding"])} embedding',
+      ),
+      (
+        'batch',
+        f'{config.batch_size} rows x {config.sequence_length} = '
+        f'{format_count(facts["tokens_per_step"])} tokens a step',
+      ),
+      (
+        'compute',
+        f'{format_count(facts["flops_per_token"])} FLOPs a token'
+        + (f', peak {format_count(peak)} FLOP/s a device' if peak else ''),
+      ),
+      (
+        'data',
+        f'{format_count(data["train_rows"])} rows, '
+        f'{format_count(data["train_tokens"])} tokens, '
+        f'{data["bytes_per_token"]:.2f} bytes a token, '
+        f'{data["fingerprint"][:12]}',
+      ),
+      (
+        'run',
+        f'steps {step} to {config.steps}, '
+        f'{format_count(tokens)} tokens, '
+        f'{tokens / data["train_tokens"]:.2f} epochs',
+      ),
+    ]
+  )

@@ -4,7 +4,14 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-PHASES = ('startup', 'compile', 'data_wait', 'step_time', 'evaluation', 'checkpoint')
+PHASES = (
+  'startup',
+  'compile',
+  'data_wait',
+  'step_time',
+  'evaluation',
+  'checkpoint',
+)
 
 
 class Stopwatch:

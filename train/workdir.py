@@ -85,7 +85,7 @@ def start_workdir(
       'devices': [d.device_kind for d in jax.devices()],
       'processes': jax.process_count(),
       'versions': package_versions(),
-      'random_generator': str(jax.config.jax_default_prng_impl),
+      'random_generator': jax.config.values['jax_default_prng_impl'],
       'xla_flags': os.environ.get('XLA_FLAGS', ''),
     },
   )
