@@ -1,0 +1,23 @@
+"""Eight emulated devices, set before JAX starts, and shared fixtures."""
+
+import os
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['JAX_NUM_CPU_DEVICES'] = '8'
+# Tests compile much and run little.
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
+)
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+# Every test compiles its own programs: a cached one could hide a change.
+os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)
+
+import cases
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rows_BR() -> np.ndarray:
+  """Eight rows of packed documents, as cases.packed_rows makes them."""
+  return cases.packed_rows()

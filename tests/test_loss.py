@@ -1,0 +1,108 @@
+"""The chunked loss is the plain loss."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import jaxprs
+import numpy as np
+import pytest
+
+from model.loss import cross_entropy
+
+B, T, D, V = 2, 16, 8, 48
+
+
+def arrays():
+  generator = np.random.default_rng(0)
+  x_BTD = generator.standard_normal((B, T, D)).astype(np.float32)
+  head_VD = generator.standard_normal((V, D)).astype(np.float32)
+  targets_BT = generator.integers(0, V, (B, T))
+  weights_BT = generator.choice([0.0, 0.5, 1.0], (B, T)).astype(np.float32)
+  assert (weights_BT == 0).any()
+  return x_BTD, head_VD, targets_BT, weights_BT
+
+
+def plain(x_BTD, head_VD, targets_BT, weights_BT, z_loss, softcap):
+  """The three sums, with all logits at once."""
+  logits = jnp.einsum('btd,vd->btv', x_BTD, head_VD)
+  if softcap is not None:
+    logits = softcap * jnp.tanh(logits / softcap)
+  log_probabilities = jax.nn.log_softmax(logits)
+  nll = -jnp.take_along_axis(log_probabilities, targets_BT[..., None], -1)
+  nll = (nll[..., 0] * weights_BT).sum()
+  normaliser = jnp.log(jnp.exp(logits).sum(-1))
+  squared = (normaliser**2 * weights_BT).sum()
+  return nll + z_loss * squared, nll, squared
+
+
+def chunked(x_BTD, head_VD, targets_BT, weights_BT, z_loss, softcap, chunk):
+  return cross_entropy(
+    x_BTD, head_VD, targets_BT, weights_BT, z_loss, softcap, chunk, 'float32'
+  )
+
+
+@pytest.mark.parametrize('z_loss', [0.0, 0.01])
+@pytest.mark.parametrize('softcap', [None, 2.0])
+@pytest.mark.parametrize('chunk', [T // 4, T // 2, T])
+def test_values_and_gradients_equal_the_plain_loss(z_loss, softcap, chunk):
+  x, head, *rest = arrays()
+
+  def scaled(function, x, head):
+    sums = function(x, head, *rest)
+    return 3 * sums[0], sums
+
+  def differentiate(function):
+    grad = jax.grad(functools.partial(scaled, function), (0, 1), has_aux=True)
+    return jax.jit(grad)(x, head)
+
+  ours = functools.partial(chunked, z_loss=z_loss, softcap=softcap, chunk=chunk)
+  wanted_gradients, wanted_sums = differentiate(
+    functools.partial(plain, z_loss=z_loss, softcap=softcap)
+  )
+  found_gradients, found_sums = differentiate(ours)
+  np.testing.assert_allclose(found_sums, wanted_sums, rtol=1e-5)
+  np.testing.assert_allclose(
+    jax.jit(ours)(x, head, *rest), wanted_sums, rtol=1e-5
+  )
+  for found, wanted in zip(found_gradients, wanted_gradients, strict=True):
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_token_of_weight_zero_has_no_gradient_and_no_say():
+  x, head, targets, weights = arrays()
+
+  def loss(x, head, targets):
+    return chunked(x, head, targets, weights, 0.01, 2.0, T // 4)[0]
+
+  gradient_BTD = jax.grad(loss)(x, head, targets)
+  np.testing.assert_array_equal((gradient_BTD != 0).any(-1), weights != 0)
+  other_x = np.where(weights[..., None] == 0, x + 1, x)
+  other_targets = np.where(weights == 0, 0, targets)
+  for found, wanted in zip(
+    jax.grad(loss, (0, 1))(other_x, head, other_targets),
+    jax.grad(loss, (0, 1))(x, head, targets),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize('chunk', [T // 4, T // 2, T])
+def test_logits_exist_for_a_chunk_at_a_time(chunk):
+  x, head, *rest = arrays()
+
+  def loss(x, head):
+    return chunked(x, head, *rest, 0.01, 2.0, chunk)[0]
+
+  for function in (loss, jax.grad(loss, (0, 1))):
+    jaxpr = jax.make_jaxpr(function)(x, head).jaxpr
+    assert jaxprs.largest_array(jaxpr) == max(B * chunk * V, V * D)
+
+
+def test_the_reported_parts_carry_no_gradient():
+  x, head, *rest = arrays()
+  for part in (1, 2):
+    gradient = jax.grad(
+      lambda x, part=part: chunked(x, head, *rest, 0.01, None, T)[part]
+    )(x)
+    assert not gradient.any()
