@@ -169,18 +169,19 @@ def _data() -> ConfigDict:
   data.directory = 'data'
   # 'tfds', 'text', 'jsonl' or 'parquet'.
   data.source = 'tfds'
-  # TFDS: name and splits (TFDS slicing works, such as 'train[:10%]'), and the
-  # data_dir that holds it; None: <directory>/tfds. 'stdlib_text' is built from
-  # the running interpreter and needs no download.
+  # TFDS: name and splits (TFDS slicing works, such as 'train[:10%]'; without a
+  # validation split, '', see validation_fraction), and the data_dir that holds
+  # it; None: <directory>/tfds. 'stdlib_text' is built from the running
+  # interpreter and needs no download.
   data.name = 'stdlib_text'
   data.split = 'train'
   data.validation_split = 'validation'
   data.tfds_dir = config_dict.placeholder(str)
-  # Files: globs of the training and of the validation documents. Without the
-  # latter, this fraction of the documents, chosen by a hash of their id, is
-  # held out.
+  # Files: globs of the training and of the validation documents.
   data.files = ()
   data.validation_files = ()
+  # Without validation documents, this fraction of all, chosen by a hash of
+  # their id, is held out.
   data.validation_fraction = 0.05
   # Field or column that holds the text (tfds, jsonl, parquet).
   data.text_field = 'text'

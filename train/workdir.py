@@ -48,7 +48,7 @@ def write_json(path: epath.Path, content: Any) -> None:
   """Writes JSON whole or not at all."""
   partial = path.with_name(path.name + '.partial')
   partial.write_text(json.dumps(content, indent=2) + '\n')
-  partial.rename(path)
+  partial.replace(path)
 
 
 def package_versions() -> dict[str, str]:

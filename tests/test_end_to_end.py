@@ -1,0 +1,126 @@
+"""The whole program, started as a user starts it: main.py in processes."""
+
+import json
+import pathlib
+import signal
+
+import pytest
+import runs
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> pathlib.Path:
+  """Holds the prepared data, and the run `whole`, which nothing disturbed."""
+  folder = tmp_path_factory.mktemp('end_to_end')
+  prepared = runs.run(runs.command('prepare', folder, 'unused'))
+  assert 'Dataset: ' in prepared.stdout
+  runs.run(runs.command('train', folder, 'whole'))
+  return folder
+
+
+def test_killed_three_times_resumes_bit_for_bit(folder):
+  arguments = runs.command('train', folder, 'killed')
+  workdir = folder / 'killed'
+  for step in (3, 33, 66):
+    status = runs.run_until(arguments, workdir, step, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+  runs.run(arguments)
+  assert len(runs.numbers(workdir)) == runs.TINY['steps']
+  assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
+  losses = [
+    {step: r['loss'] for step, r in runs.records(w, 'evaluation').items()}
+    for w in (workdir, folder / 'whole')
+  ]
+  assert losses[0] == losses[1]
+  assert sorted(losses[0]) == [40, 80, 120]
+
+
+def test_a_signal_saves_the_step_and_loses_none(folder):
+  arguments = runs.command('train', folder, 'stopped', checkpoint__every=1000)
+  workdir = folder / 'stopped'
+  status = runs.run_until(arguments, workdir, 20, signal.SIGTERM)
+  assert status == 128 + signal.SIGTERM
+  stopped_at = runs.last_step(workdir)
+  assert str(stopped_at) in {
+    p.name for p in (workdir / 'checkpoints').iterdir()
+  }
+  runs.run(arguments)
+  assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
+
+
+def test_a_finished_run_is_left_as_it_is(folder):
+  before = runs.numbers(folder / 'whole')
+  done = runs.run(runs.command('train', folder, 'whole'))
+  assert 'Done at step 120' in done.stderr
+  assert runs.numbers(folder / 'whole') == before
+
+
+def test_training_learns(folder):
+  evaluations = runs.records(folder / 'whole', 'evaluation')
+  assert evaluations[120]['loss'] < evaluations[40]['loss']
+
+
+def test_resumes_on_another_mesh_with_the_same_losses(folder):
+  arguments = runs.command('train', folder, 'moved')
+  elsewhere = runs.command('train', folder, 'moved', mesh__data=2, mesh__fsdp=2)
+  workdir = folder / 'moved'
+  runs.run_until(arguments, workdir, 9, signal.SIGTERM)
+  moved_at = runs.last_step(workdir)
+  runs.run_until(elsewhere, workdir, moved_at + 20, signal.SIGTERM, devices=4)
+  assert runs.records(workdir, 'session')[moved_at]['devices'] == '4 x cpu'
+  expected, found = runs.numbers(folder / 'whole'), runs.numbers(workdir)
+  for step in range(moved_at + 1, moved_at + 21):
+    # bfloat16 sums in another order on another mesh.
+    assert found[step][0] == pytest.approx(expected[step][0], abs=5e-3)
+    assert found[step][1] == pytest.approx(expected[step][1], rel=5e-2)
+
+
+def test_a_changed_configuration_is_refused_and_named(folder):
+  changed = runs.command('train', folder, 'whole', optimizer__learning_rate=0.5)
+  done = runs.run(changed, code=2)
+  assert 'optimizer.learning_rate: 0.002 -> 0.5' in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+def test_evaluate_agrees_with_the_run(folder):
+  done = runs.run(runs.command('evaluate', folder, 'whole'))
+  result = json.loads(done.stdout)
+  best = min(
+    runs.records(folder / 'whole', 'evaluation').values(),
+    key=lambda record: record['loss'],
+  )
+  assert result['step'] == best['step']
+  assert result['loss'] == pytest.approx(best['loss'], abs=1e-6)
+  assert result['bits_per_byte'] == pytest.approx(best['bits_per_byte'])
+
+
+def test_sample_and_report_need_only_the_workdir(folder):
+  workdir = f'--workdir={folder / "whole"}'
+  program = [runs.sys.executable, str(runs.ROOT / 'main.py')]
+  prompts = folder / 'prompts.txt'
+  prompts.write_text('import\nclass A:\n')
+  arguments = [
+    *program, 'sample', workdir, '--prompt=def f(', '--max_tokens=8',
+    f'--prompts_file={prompts}', '--seed=1',
+  ]  # fmt: skip
+  first, second = runs.run(arguments), runs.run(arguments)
+  assert first.stdout == second.stdout
+  assert '--- sample 3 of 3' in first.stdout
+  for prompt in ('def f(', 'import', 'class A:'):
+    assert f'\n{prompt}' in first.stdout
+  runs.run([*program, 'report', workdir])
+  page = (folder / 'whole' / 'report.html').read_text()
+  assert 'def f(' in page
+  assert 'stdlib_text' in page
+
+
+def test_the_workdir_explains_the_run(folder):
+  workdir = folder / 'whole'
+  config = json.loads((workdir / 'config.json').read_text())
+  assert config['model']['embed_dim'] == 32
+  run = json.loads((workdir / 'run.json').read_text())
+  assert run['versions']['jax']
+  assert (workdir / 'tokenizer.json').exists()
+  assert list((workdir / 'tensorboard').iterdir())
+  session = runs.records(workdir, 'session')[0]
+  assert len(session['dataset']['fingerprint']) >= 16
