@@ -1,0 +1,282 @@
+"""Every mesh computes what one device computes, and splits what it should."""
+
+import functools
+import math
+
+import cases
+import jax
+import numpy as np
+import pytest
+
+from model.flops import matmul_parameters
+from train.config import OPTIMIZERS, MeshConfig
+from train.mesh import batch_sharding, make_mesh, mesh_shape
+from train.state import init_state, state_shardings
+from train.step import gradients, jit_train_step
+
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
+meshes = pytest.mark.parametrize('shape', MESHES, ids=str)
+
+# Dropout and bias too: every mesh has to draw the same masks.
+OVERRIDES = {
+  'model.use_bias': True,
+  'model.norm': 'layer',
+  'model.qk_norm': True,
+  'model.tie_embeddings': False,
+  'model.positions': 'learned',
+  'model.attention_dropout': 0.1,
+  'model.residual_dropout': 0.1,
+}
+
+
+def on_mesh(shape, **overrides):
+  """A recipe and its mesh, over as many devices as the mesh has."""
+  data, fsdp, tensor = shape
+  recipe = cases.recipe(
+    **overrides,
+    **{'mesh.data': data, 'mesh.fsdp': fsdp, 'mesh.tensor': tensor},
+  )
+  return recipe, cases.mesh_of(recipe, math.prod(shape))
+
+
+def rows_on(mesh, recipe, rows_BR):
+  sharding = batch_sharding(
+    mesh,
+    recipe.config.mesh.rules,
+    batch_size=len(rows_BR),
+    field='batch_size',
+  )
+  return jax.device_put(rows_BR, sharding)
+
+
+def run_gradients(shape, rows_BR, **overrides):
+  recipe, mesh = on_mesh(shape, **overrides)
+  shardings = state_shardings(recipe, mesh).params
+  function = functools.partial(gradients, recipe=recipe, marks=cases.MARKS)
+  with jax.set_mesh(mesh):
+    return jax.jit(function, out_shardings=(shardings, None))(
+      jax.device_put(cases.random_params(recipe), shardings),
+      rows_on(mesh, recipe, rows_BR),
+      jax.random.key(1),
+    )
+
+
+@pytest.fixture(scope='module')
+def one_device():
+  return run_gradients((1, 1, 1), cases.packed_rows(), **OVERRIDES)
+
+
+@meshes
+def test_loss_and_gradients_are_those_of_one_device(shape, one_device, rows_BR):
+  grads, sums = run_gradients(shape, rows_BR, **OVERRIDES)
+  cases.assert_trees_close(sums, one_device[1], rtol=1e-6)
+  cases.assert_trees_close(grads, one_device[0], rtol=1e-5)
+  wanted = {
+    path: leaf.shape for path, leaf in cases.leaves(one_device[0]).items()
+  }
+  assert {p: g.shape for p, g in cases.leaves(grads).items()} == wanted
+
+
+def one_step(shape, rows_BR):
+  overrides = OVERRIDES | {'accumulation_steps': 2, 'batch_size': 16}
+  recipe, mesh = on_mesh(shape, **overrides)
+  shardings = state_shardings(recipe, mesh)
+  rows_BR = rows_on(mesh, recipe, rows_BR)
+  step = jit_train_step(recipe, cases.MARKS, shardings, rows_BR.sharding)
+  with jax.set_mesh(mesh):
+    state = jax.device_put(cases.random_state(recipe), shardings)
+    state, metrics = step(state, rows_BR)
+  where = jax.tree.map(
+    lambda leaf, wanted: leaf.sharding.is_equivalent_to(wanted, leaf.ndim),
+    state,
+    shardings,
+  )
+  assert all(jax.tree.leaves(where))
+  return state, metrics
+
+
+def test_a_whole_step_is_that_of_one_device():
+  rows_BR = cases.packed_rows(batch=16, seed=3)
+  wanted_state, wanted_metrics = one_step((1, 1, 1), rows_BR)
+  state, metrics = one_step((2, 2, 2), rows_BR)
+  cases.assert_trees_close(metrics, wanted_metrics, rtol=1e-5)
+  # The first step of Adam divides gradients by themselves: what is zero but
+  # for rounding comes out at random, so that moments say more than parameters.
+  cases.assert_trees_close(
+    [wanted_state.opt_state[1].mu, wanted_state.opt_state[1].nu],
+    [state.opt_state[1].mu, state.opt_state[1].nu],
+    rtol=1e-5,
+  )
+  off = jax.tree.map(
+    lambda a, b: float(np.mean(np.abs(np.asarray(a) - np.asarray(b)) > 1e-4)),
+    state.params,
+    wanted_state.params,
+  )
+  off['blocks']['attention'].pop('key_norm')
+  assert max(jax.tree.leaves(off)) < 0.01
+
+
+# Shapes of one device's part: (2, 2, 2) and (1, 2, 4), width 32, 4 heads of 8.
+PARTS = {
+  'blocks.attention.key.weight': ((2, 16, 2, 8), (2, 16, 1, 8)),
+  'blocks.attention.out.weight': ((2, 2, 8, 16), (2, 1, 8, 16)),
+  'blocks.attention.query.weight': ((2, 16, 2, 8), (2, 16, 1, 8)),
+  'blocks.attention.value.weight': ((2, 16, 2, 8), (2, 16, 1, 8)),
+  'blocks.attention_norm.scale': ((2, 32), (2, 32)),
+  'blocks.mlp.down.weight': ((2, 32, 16), (2, 16, 16)),
+  'blocks.mlp.gate.weight': ((2, 16, 32), (2, 16, 16)),
+  'blocks.mlp.up.weight': ((2, 16, 32), (2, 16, 16)),
+  'blocks.mlp_norm.scale': ((2, 32), (2, 32)),
+  'embedding': ((32, 16), (16, 16)),
+  'final_norm.scale': ((32,), (32,)),
+  'head': ((32, 16), (16, 16)),
+}
+
+
+@pytest.mark.parametrize(('shape', 'column'), [((2, 2, 2), 0), ((1, 2, 4), 1)])
+def test_each_device_holds_its_part_of_the_parameters(shape, column):
+  recipe, mesh = on_mesh(shape, **{'model.tie_embeddings': False})
+  state = init_state(recipe, state_shardings(recipe, mesh))
+  found = {}
+  for path, leaf in cases.leaves(state.params).items():
+    (found[path],) = {shard.data.shape for shard in leaf.addressable_shards}
+    assert len(leaf.addressable_shards) == 8
+  assert found == {path: parts[column] for path, parts in PARTS.items()}
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_moments_and_averages_lie_like_their_parameters(name):
+  recipe, mesh = on_mesh(
+    (2, 2, 2),
+    **{
+      'optimizer.name': name,
+      'optimizer.ema_decay': 0.9,
+      'model.tie_embeddings': False,
+    },
+  )
+  shardings = state_shardings(recipe, mesh)
+  assert shardings.ema == shardings.params
+  state = jax.eval_shape(recipe.init)
+  # In this model, arrays of one shape are split in one way.
+  parts = {
+    leaf.shape: PARTS[path][0]
+    for path, leaf in cases.leaves(state.params).items()
+  }
+  moments = 0
+  for leaf, sharding in zip(
+    jax.tree.leaves(state.opt_state),
+    jax.tree.leaves(shardings.opt_state),
+    strict=True,
+  ):
+    if leaf.shape in parts:
+      assert sharding.shard_shape(leaf.shape) == parts[leaf.shape]
+      moments += leaf.size
+    else:
+      # Counters, placeholders and Muon's three coefficients.
+      assert leaf.size in (1, 3)
+  values = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  matrices = matmul_parameters(recipe.config.model) - 32 * 64
+  wanted = {
+    'adamw': 2 * values, 'lion': values, 'sgd': values, 'adafactor': values,
+    'muon': 2 * values - matrices,
+  }  # fmt: skip
+  assert moments == wanted[name]
+
+
+def test_the_same_seed_gives_the_same_bits_on_every_mesh():
+  states = []
+  for shape in [(1, 1, 1), (2, 2, 2), (1, 2, 4)]:
+    recipe, mesh = on_mesh(shape)
+    states.append(init_state(recipe, state_shardings(recipe, mesh)))
+  for state in states[1:]:
+    assert cases.same_bits(state, states[0])
+  recipe, mesh = on_mesh((1, 1, 1), seed=1)
+  other = init_state(recipe, state_shardings(recipe, mesh))
+  assert not np.array_equal(
+    other.params['embedding'], states[0].params['embedding']
+  )
+
+
+def mesh_config(data=1, fsdp=1, tensor=1, rules=(('batch', ('data',)),)):
+  return MeshConfig(data=data, fsdp=fsdp, tensor=tensor, rules=rules)
+
+
+def test_one_axis_takes_what_the_others_leave():
+  assert mesh_shape(mesh_config(-1, 2, 2), 8) == (2, 2, 2)
+  assert mesh_shape(mesh_config(2, 1, -1), 8) == (2, 1, 4)
+  assert mesh_shape(mesh_config(8), 8) == (8, 1, 1)
+
+
+@pytest.mark.parametrize(
+  ('config', 'message'),
+  [
+    (
+      mesh_config(2, 2, 1),
+      r'data 2 x fsdp 2 x tensor 1 asks for 4 devices.* 8',
+    ),
+    (mesh_config(-1, 3, 1), r'a multiple of 3 devices.* 8'),
+    (mesh_config(-1, -1, 1), r'mesh\.data and mesh\.fsdp are both -1'),
+    (mesh_config(0, 1, 1), r'mesh\.data is 0'),
+    (mesh_config(8, 1, -2), r'mesh\.tensor is -2'),
+    (
+      mesh_config(8, rules=(('vocab', ('model',)),)),
+      r"mesh\.rules\.vocab names the mesh axis 'model'",
+    ),
+  ],
+)
+def test_a_mesh_that_does_not_fit_says_what_to_change(config, message):
+  with pytest.raises(ValueError, match=message):
+    make_mesh(config)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'overrides', 'message'),
+  [
+    (
+      (1, 1, 8),
+      {},
+      r"attention\.\w+\.weight: axis '\w*heads' has 4 entries, which "
+      r'mesh\.tensor = 8 cannot split evenly \(4 = 0 x 8 \+ 4\).*'
+      r'mesh\.rules\.\w*heads',
+    ),
+    (
+      (1, 2, 4),
+      {'model.num_kv_heads': 2},
+      r"axis 'kv_heads' has 2 entries.*\(2 = 0 x 4 \+ 2\)",
+    ),
+    (
+      (1, 1, 4),
+      {'model.vocab_size': 66},
+      r"embedding: axis 'vocab' has 66 entries.*\(66 = 16 x 4 \+ 2\)",
+    ),
+    (
+      (1, 8, 1),
+      {'model.embed_dim': 36, 'model.head_dim': 8},
+      r"axis 'embed' has 36 entries.*mesh\.fsdp = 8.*\(36 = 4 x 8 \+ 4\)",
+    ),
+    (
+      (2, 2, 2),
+      {'mesh.rules.heads': ('fsdp',)},
+      r'twice over the same mesh axis',
+    ),
+  ],
+)
+def test_a_parameter_that_does_not_divide_is_named(shape, overrides, message):
+  recipe, mesh = on_mesh(shape, **overrides)
+  with pytest.raises(ValueError, match=message):
+    state_shardings(recipe, mesh)
+
+
+def test_a_batch_that_does_not_divide_is_named():
+  recipe, mesh = on_mesh((2, 2, 2))
+  with pytest.raises(
+    ValueError,
+    match=r'batch_size / accumulation_steps = 6 rows .*'
+    r'mesh\.data = 2 x mesh\.fsdp = 2 \(6 = 1 x 4 \+ 2\)',
+  ):
+    batch_sharding(
+      mesh,
+      recipe.config.mesh.rules,
+      batch_size=6,
+      field='batch_size / accumulation_steps',
+    )

@@ -1,0 +1,321 @@
+"""The step: accumulation, recomputation, dropout, precision, bad numbers."""
+
+import functools
+import re
+
+import cases
+import jax
+import jax.numpy as jnp
+import jaxprs
+import numpy as np
+import pytest
+
+from model import layers
+from model.loss import cross_entropy
+from train.state import dropout_key
+from train.step import eval_step, gradients, loss_fn, train_step
+
+DROPOUTS = ('embedding', 'attention', 'residual', 'mlp')
+
+
+def run_gradients(rows_BR, **overrides):
+  recipe = cases.recipe(**overrides)
+  function = functools.partial(gradients, recipe=recipe, marks=cases.MARKS)
+  params = cases.random_params(recipe)
+  return jax.jit(function)(params, rows_BR, jax.random.key(0))
+
+
+@pytest.fixture(scope='module')
+def plain_gradients():
+  return run_gradients(cases.packed_rows())
+
+
+@pytest.mark.parametrize('slices', [2, 4])
+def test_slices_of_a_batch_sum_to_the_whole(slices, rows_BR, plain_gradients):
+  valid_B = (rows_BR[:, 1:] > cases.CONTINUE).sum(1)
+  parts = {int(valid_B[a::slices].sum()) for a in range(slices)}
+  assert len(parts) == slices
+  found = run_gradients(rows_BR, accumulation_steps=slices)
+  cases.assert_trees_close(found, plain_gradients)
+  assert found[1].tokens == valid_B.sum()
+
+
+@pytest.mark.parametrize(
+  'overrides',
+  [{'model.remat': 'projections'}, {'model.remat': 'attention'},
+   {'model.remat': 'full'}, {'model.scan_layers': False},
+   {'model.scan_layers': False, 'model.remat': 'full'}],
+  ids=lambda overrides: '-'.join(str(v) for v in overrides.values()),
+)  # fmt: skip
+def test_how_layers_are_run_does_not_change_the_gradients(
+  overrides, rows_BR, plain_gradients
+):
+  cases.assert_trees_close(run_gradients(rows_BR, **overrides), plain_gradients)
+
+
+def saved(rows_BR, **overrides):
+  """Shapes of what the forward pass keeps for each layer."""
+  recipe = cases.recipe(**overrides)
+
+  def pullback(params):
+    loss = functools.partial(loss_fn, recipe=recipe, marks=cases.MARKS)
+    return jax.vjp(lambda p: loss(p, rows_BR, None)[0], params)[1]
+
+  arrays = jax.eval_shape(pullback, cases.random_params(recipe))
+  return sorted(
+    array.shape
+    for array in jax.tree.leaves(arrays)
+    if array.shape[:3] == (3, 8, 32)
+  )
+
+
+def test_rematerialisation_keeps_what_its_name_says(rows_BR):
+  full, attention, projections, none = (
+    saved(rows_BR, **{'model.num_layers': 3, 'model.remat': remat})
+    for remat in ('full', 'attention', 'projections', 'none')
+  )
+  # Layers, batch, positions; width 32, 4 heads of 8, feed-forward 64.
+  x, heads, wide = (3, 8, 32, 32), (3, 8, 32, 4, 8), (3, 8, 32, 64)
+  assert full == [x]
+  assert attention == sorted([x] + [heads] * 4)
+  assert projections == sorted([x] + [heads] * 4 + [x] + [wide] * 2)
+  assert sum(map(np.prod, none)) > 1.5 * sum(map(np.prod, projections))
+
+
+def test_the_step_never_makes_the_logits_of_the_whole_batch(rows_BR):
+  sizes = {}
+  for chunk in (8, 32):
+    recipe = cases.recipe(**{'model.vocab_size': 1024, 'loss.chunk': chunk})
+    jaxpr = jax.make_jaxpr(
+      functools.partial(train_step, recipe=recipe, marks=cases.MARKS)
+    )(jax.eval_shape(recipe.init), rows_BR)
+    sizes[chunk] = jaxprs.largest_array(jaxpr.jaxpr)
+  assert sizes == {8: 8 * 8 * 1024, 32: 8 * 32 * 1024}
+
+
+def test_the_loss_is_the_mean_over_tokens_that_are_predicted(rows_BR):
+  recipe = cases.recipe(**{'loss.z_loss': 0.01})
+  params = cases.random_params(recipe)
+  state, metrics = cases.one_device_step(recipe)(
+    cases.random_state(recipe), rows_BR
+  )
+  inputs_BT, targets_BT = rows_BR[:, :-1], rows_BR[:, 1:]
+  weights_BT = (targets_BT > cases.CONTINUE).astype(np.float32)
+  index_BT = np.tile(np.arange(32), (8, 1))
+  starts = np.isin(inputs_BT, [cases.PAD, cases.BOS, cases.CONTINUE])
+  x_BTD = cases.hidden_states(
+    recipe,
+    params,
+    inputs_BT,
+    jnp.where(inputs_BT == 0, 0, np.cumsum(starts, 1)),
+    index_BT - np.maximum.accumulate(np.where(starts, index_BT, 0), 1),
+  )
+  sums = cross_entropy(
+    x_BTD, params['embedding'], targets_BT, weights_BT, 0.01, None, 32,
+    'float32',
+  )  # fmt: skip
+  tokens = weights_BT.sum()
+  assert metrics['tokens'] == tokens
+  np.testing.assert_allclose(metrics['loss'], sums[1] / tokens, rtol=1e-5)
+  np.testing.assert_allclose(
+    metrics['z_loss'], 0.01 * sums[2] / tokens, rtol=1e-5
+  )
+  assert metrics['finite']
+  assert state.step == 1
+
+
+# Dropout.
+
+
+def test_dropout_keeps_the_scale():
+  x = jnp.ones((100, 1000))
+  y = np.asarray(layers.dropout(x, 0.25, jax.random.key(0)))
+  np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
+  # The standard deviation of the mean is 0.002.
+  np.testing.assert_allclose(y.mean(), 1, atol=0.01)
+  assert layers.dropout(x, 0.0, jax.random.key(0)) is x
+  assert layers.dropout(x, 0.5, None) is x
+
+
+@pytest.fixture(scope='module', params=DROPOUTS)
+def dropped(request):
+  """A loss with one rate above zero, of (seed, step) or of no key."""
+  recipe = cases.recipe(
+    **{f'model.{request.param}_dropout': 0.3, 'model.num_layers': 1}
+  )
+  params, rows_BR = cases.random_params(recipe), cases.packed_rows()
+  jitted = jax.jit(functools.partial(loss_fn, recipe=recipe, marks=cases.MARKS))
+  evaluated = jax.jit(
+    functools.partial(eval_step, recipe=recipe, marks=cases.MARKS)
+  )
+
+  def loss(seed=0, step=0, evaluate=False):
+    if evaluate:
+      return evaluated(params, rows_BR).cross_entropy
+    return jitted(params, rows_BR, dropout_key(seed, jnp.asarray(step)))[0]
+
+  return loss
+
+
+@pytest.fixture(scope='module')
+def undropped():
+  recipe = cases.recipe(**{'model.num_layers': 1})
+  evaluated = jax.jit(
+    functools.partial(eval_step, recipe=recipe, marks=cases.MARKS)
+  )
+  return evaluated(cases.random_params(recipe), cases.packed_rows())
+
+
+def test_masks_are_a_function_of_seed_and_step(dropped, undropped):
+  first = dropped(seed=0, step=0)
+  assert dropped(seed=0, step=0) == first
+  values = {float(first), float(dropped(step=1)), float(dropped(seed=1))}
+  values.add(float(undropped.cross_entropy))
+  assert len(values) == 4
+
+
+def test_evaluation_has_no_dropout(dropped, undropped):
+  assert dropped(evaluate=True) == undropped.cross_entropy
+
+
+def test_every_site_of_every_layer_has_a_mask_of_its_own():
+  recipe = cases.recipe(
+    **{'model.use_bias': True, 'model.residual_dropout': 0.5}
+  )
+  # Each of the two sites of both layers adds ones, where its mask lets it.
+  params = jax.tree.map(jnp.zeros_like, cases.random_params(recipe))
+  for site in (
+    params['blocks']['attention']['out'],
+    params['blocks']['mlp']['down'],
+  ):
+    site['bias'] += 1
+  params['final_norm']['scale'] += 1
+  ones_BT = jnp.ones((8, 32), jnp.int32)
+  model = cases.merge(recipe.graphdef, params)
+  x_BTD, _ = model(ones_BT, ones_BT, ones_BT, dropout_key=jax.random.key(0))
+  x_PD = np.asarray(x_BTD).reshape(256, 32)
+  smallest_P1 = np.where(x_PD > 0, x_PD, np.inf).min(1, keepdims=True)
+  counts_PD = x_PD / smallest_P1
+  np.testing.assert_allclose(counts_PD, counts_PD.round(), atol=1e-3)
+  shares = np.bincount(counts_PD.round().astype(int).ravel()) / counts_PD.size
+  # Binomial: the standard deviation of the shares is below 0.006.
+  np.testing.assert_allclose(shares, np.array([1, 4, 6, 4, 1]) / 16, atol=0.03)
+
+
+def test_slices_of_a_batch_have_masks_of_their_own():
+  rows_BR = np.tile(cases.packed_rows()[7:], (2, 1))
+  overrides = {'model.residual_dropout': 0.3, 'batch_size': 2}
+  grads, _ = run_gradients(rows_BR, **overrides, accumulation_steps=2)
+  recipe = cases.recipe(**overrides)
+  alone = jax.jit(
+    functools.partial(gradients, recipe=recipe, marks=cases.MARKS)
+  )
+  params, key = cases.random_params(recipe), jax.random.key(0)
+  parts = [
+    alone(params, rows_BR[:1], jax.random.fold_in(key, index))[0]
+    for index in range(2)
+  ]
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *parts)
+  cases.assert_trees_close(grads, mean)
+  assert not np.allclose(parts[0]['embedding'], parts[1]['embedding'])
+
+
+# Precision.
+
+
+def test_bfloat16_trains_float32_weights(rows_BR):
+  losses = {}
+  for dtype in ('float32', 'bfloat16'):
+    recipe = cases.recipe(**{'model.compute_dtype': dtype})
+    step, state = cases.one_device_step(recipe), cases.random_state(recipe)
+    losses[dtype] = []
+    for _ in range(10):
+      state, metrics = step(state, rows_BR)
+      losses[dtype].append(float(metrics['loss']))
+    for leaf in jax.tree.leaves(state):
+      assert leaf.dtype in (jnp.float32, jnp.int32)
+  # A bfloat16 has 8 bits: 0.4 percent.
+  np.testing.assert_allclose(
+    losses['bfloat16'][0], losses['float32'][0], rtol=0.004
+  )
+  np.testing.assert_allclose(losses['bfloat16'], losses['float32'], rtol=0.02)
+  assert losses['bfloat16'][-1] < losses['bfloat16'][0] - 0.5
+  assert losses['bfloat16'] != losses['float32']
+
+
+BFLOAT16 = {
+  'model.compute_dtype': 'bfloat16',
+  'model.qk_norm': True,
+  'model.attention_softcap': 5.0,
+  'model.logits_softcap': 5.0,
+  'loss.z_loss': 0.01,
+}
+
+
+def test_gradients_of_bfloat16_are_float32_and_unrounded(rows_BR):
+  grads, _ = run_gradients(rows_BR, **BFLOAT16)
+  for path, leaf in cases.leaves(grads).items():
+    assert leaf.dtype == jnp.float32
+    rounded = leaf.astype(jnp.bfloat16).astype(jnp.float32)
+    assert (np.asarray(rounded) != np.asarray(leaf)).mean() > 0.5, path
+
+
+@pytest.mark.parametrize('remat', ['none', 'full'])
+def test_every_matrix_product_of_a_bfloat16_step_takes_bfloat16(remat, rows_BR):
+  recipe = cases.recipe(**BFLOAT16, **{'model.remat': remat})
+  text = (
+    jax.jit(functools.partial(train_step, recipe=recipe, marks=cases.MARKS))
+    .lower(jax.eval_shape(recipe.init), rows_BR)
+    .as_text()
+  )
+  operands = re.findall(
+    r'dot_general.*: \(tensor<[\dx]*(\w+)>, tensor<[\dx]*(\w+)>\)', text
+  )
+  # Nine products a layer, three times (as many again for remat); the head's.
+  assert len(operands) == text.count('stablehlo.dot_general') >= 9 * 3 + 3
+  assert set(operands) == {('bf16', 'bf16')}
+
+
+# Numbers that are not finite.
+
+
+@pytest.mark.parametrize(('bad', 'ema_decay'), [(np.nan, 0.9), (np.inf, None)])
+def test_a_step_that_is_not_finite_changes_nothing(bad, ema_decay, rows_BR):
+  recipe = cases.recipe(**{'optimizer.ema_decay': ema_decay})
+  step = cases.one_device_step(recipe)
+  state, _ = step(cases.random_state(recipe), rows_BR)
+  before = jax.tree.map(np.array, state)
+  good = state.params['embedding'][rows_BR[0, 0], 0]
+  state.params['embedding'] = (
+    state.params['embedding'].at[rows_BR[0, 0], 0].set(bad)
+  )
+  broken = jax.tree.map(np.array, state)
+  state, metrics = step(state, rows_BR)
+  assert not metrics['finite']
+  assert cases.same_bits(state, broken)
+  assert state.step == 1
+  state.params['embedding'] = (
+    state.params['embedding'].at[rows_BR[0, 0], 0].set(good)
+  )
+  assert cases.same_bits(state, before)
+  state, metrics = step(state, rows_BR)
+  assert metrics['finite']
+  assert state.step == 2
+  changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), state, before)
+  assert all(jax.tree.leaves(changed))
+
+
+def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is(rows_BR):
+  # Zeros have no direction: the gradient of their norm is 1 / sqrt(epsilon),
+  # here 5e18, for each norm on the way.
+  recipe = cases.recipe(
+    **{'model.norm_epsilon': 4e-38, 'model.tie_embeddings': False}
+  )
+  state = cases.random_state(recipe)
+  state.params['embedding'] *= 0
+  before = jax.tree.map(np.array, state)
+  state, metrics = cases.one_device_step(recipe)(state, rows_BR)
+  assert np.isfinite(metrics['loss'])
+  assert not np.isfinite(metrics['grad_norm'])
+  assert not metrics['finite']
+  assert cases.same_bits(state, before)
