@@ -110,7 +110,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     ValueError: a value is out of range or two do not fit together.
   """
   fields = dict(config['model'])
-  if fields['head_dim'] is None:
+  if fields['head_dim'] is None and fields['num_heads']:
     if fields['embed_dim'] % fields['num_heads']:
       raise ValueError(
         f'model.embed_dim = {fields["embed_dim"]} is no multiple of '

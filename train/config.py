@@ -156,6 +156,7 @@ def train_config(config: Mapping[str, Any]) -> TrainConfig:
   Raises:
     ValueError: a value is out of range or two do not fit together.
   """
+  _check_positive('sequence_length', config['sequence_length'])
   mesh = dict(config['mesh'])
   rules = tuple((k, tuple(v)) for k, v in mesh.pop('rules').items())
   optimizer = dict(config['optimizer'])
