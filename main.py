@@ -14,6 +14,7 @@ Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -173,7 +174,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
 def main(argv: Sequence[str]) -> None:
   """Runs one command; a user's error is one line, not a traceback."""
   # Libraries' notes on their own working are not for a person to read.
-  logging.set_verbosity(logging.WARNING)
+  logging.set_verbosity(logging.ERROR)
   try:
     command = _command(argv)
     if command not in (prepare, report):
@@ -282,8 +283,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
     if not all(os.path.exists(file) for file in _config_files(argv)):
       raise FileNotFoundError
     return words
-  except flags.UnrecognizedFlagError as error:
-    _fail(str(error), USAGE_ERROR)
   except (
     flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError,
   ) as error:  # fmt: skip
@@ -292,23 +291,26 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _config_files(argv: list[str]) -> list[str]:
-  """Paths given as --config=FILE or --config=FILE:ARGUMENT."""
+  """Paths given as --config=FILE, --config FILE or --config=FILE:ARGUMENT."""
   given = [a.partition('=')[2] for a in argv if a.startswith('--config=')]
+  given += [b for a, b in itertools.pairwise(argv) if a == '--config']
   return [file.partition(':')[0] for file in given]
 
 
 def _explain(argv: list[str], error: Exception) -> str:
   """What is wrong with --config or one of its overrides, in one line."""
   files = _config_files(argv)
+  overrides = [a for a in argv if a.startswith('--config.')]
+  if overrides and not files:
+    return f'{overrides[0]}: --config.FIELD=VALUE needs --config=FILE first.'
+  if not all(os.path.exists(file) for file in files):
+    return f'--config: there is no file {files[-1]}.'
   if not files:
-    return f'--config.FIELD=VALUE needs --config=FILE first. {error}'
-  path = files[-1]
-  if not os.path.exists(path):
-    return f'--config: there is no file {path}.'
-  known = fields(runpy.run_path(path)['get_config']())
-  for argument in argv:
+    return str(error)
+  known = fields(runpy.run_path(files[-1])['get_config']())
+  for argument in overrides:
     name, equals, _ = argument.removeprefix('--config.').partition('=')
-    if argument.startswith('--config.') and equals and name not in known:
+    if equals and name not in known:
       if any(k.startswith(f'{name}.') for k in known):
         return f'config.{name} is a section; set one of its fields.'
       return unknown_field(name, known)

@@ -218,6 +218,7 @@ def _evaluation() -> ConfigDict:
 def _early_stopping() -> ConfigDict:
   """End the run when the validation metric no longer improves."""
   early_stopping = ConfigDict()
+  # Off: the run goes on to its last step, and still keeps its best checkpoint.
   early_stopping.enabled = False
   # Metric that decides about stopping and about the best checkpoint; lower is
   # better: 'loss', 'perplexity' or 'bits_per_byte'.

@@ -106,7 +106,7 @@ def _check_type(name: str, value: Any, default: Any, wanted: Any) -> None:
   if not fits and not (wanted is float and type(value) is int):
     raise ValueError(
       f'config.{name} is {value!r}, a {type(value).__name__}; it takes '
-      f'a {wanted.__name__}.'
+      f'{wanted.__name__}.'
     )
   if wanted is tuple and not all(isinstance(item, str) for item in value):
     raise ValueError(f'config.{name} is {value!r}; it takes strings.')

@@ -15,7 +15,7 @@ from train.config import TrainConfig
 from train.evaluate import evaluate
 from train.loop import prepared_store, validation_batches
 from train.mesh import make_mesh
-from train.setup import make_setup
+from train.setup import data_marks, make_setup
 from train.state import Recipe, abstract_state, make_recipe, state_shardings
 from train.step import compile_step, jit_eval_step
 from train.workdir import CHECKPOINTS, SAMPLE_FILE, TOKENIZER_FILE
@@ -42,6 +42,7 @@ def evaluate_run(
   Returns:
     step, loss, perplexity, bits_per_byte and tokens.
   """
+  setup = make_setup(config)
   # The checkpoint is looked for first: data may take long to prepare.
   with _saved_run(workdir, which) as (checkpoints, step):
     store = prepared_store(data)
@@ -53,13 +54,13 @@ def evaluate_run(
         'validation documents may have been trained on, or its tokens be '
         'others. Prepare the data of the run, or evaluate with its config.'
       )
-    setup = make_setup(config, store.manifest)
+    marks = data_marks(config.model, store.manifest)
     abstract = abstract_state(setup.recipe, setup.shardings)
     params = checkpoints.restore_params(step, abstract)
     rows = store.rows('validation')
     eval_step = compile_step(
       jit_eval_step(
-        setup.recipe, setup.marks, setup.shardings, setup.evaluation_sharding
+        setup.recipe, marks, setup.shardings, setup.evaluation_sharding
       ),
       setup.mesh,
       params,

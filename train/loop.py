@@ -18,7 +18,8 @@ from train.config import TrainConfig
 from train.early_stopping import NO_EVALUATION, Best, observe, should_stop
 from train.evaluate import evaluate
 from train.journal import Journal
-from train.setup import Setup, make_setup
+from train.rows import Marks
+from train.setup import Setup, data_marks, make_setup
 from train.signals import Interrupted, stop_request
 from train.state import TrainState, abstract_state, init_state
 from train.step import compile_step, jit_eval_step, jit_train_step
@@ -64,8 +65,9 @@ def train(
     Interrupted: a signal came; the state is saved.
   """
   watch = Stopwatch(started)
+  setup = make_setup(config)
   store = prepared_store(data)
-  setup = make_setup(config, store.manifest)
+  marks = data_marks(config.model, store.manifest)
   abstract = abstract_state(setup.recipe, setup.shardings)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
@@ -115,7 +117,7 @@ def train(
       with watch.phase('compile'), ThreadPoolExecutor(1) as background:
         # Importing TensorFlow and reading the first batch takes seconds too.
         first = background.submit(next, batches)
-        train_step, eval_step = _compile(setup, abstract, store)
+        train_step, eval_step = _compile(setup, marks, abstract, store)
       batches = itertools.chain([first.result()], batches)
 
     def settle(step: int, metrics: dict[str, jax.Array]) -> None:
@@ -255,13 +257,15 @@ def validation_batches(setup: Setup, store: 'Store') -> Iterator[jax.Array]:
     batch_size=batch_size,
     row_start=row_start,
     row_stop=row_stop,
-    pad_id=setup.marks.pad_id,
+    pad_id=store.manifest.tokenizer.pad_id,
     prefetch=setup.config.prefetch,
   ):
     yield global_array.to_global_array(rows_BR, sharding, batch_size)
 
 
-def _compile(setup: Setup, abstract: TrainState, store: 'Store') -> Any:
+def _compile(
+  setup: Setup, marks: Marks, abstract: TrainState, store: 'Store'
+) -> Any:
   """Compiles both steps for the shapes that they will see."""
   config, rows = setup.config, store.rows('train')
 
@@ -271,10 +275,10 @@ def _compile(setup: Setup, abstract: TrainState, store: 'Store') -> Any:
     )
 
   train_step = jit_train_step(
-    setup.recipe, setup.marks, setup.shardings, setup.batch_sharding
+    setup.recipe, marks, setup.shardings, setup.batch_sharding
   )
   eval_step = jit_eval_step(
-    setup.recipe, setup.marks, setup.shardings, setup.evaluation_sharding
+    setup.recipe, marks, setup.shardings, setup.evaluation_sharding
   )
   return (
     compile_step(

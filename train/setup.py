@@ -1,10 +1,11 @@
-"""All that a command needs before it touches data or weights, checked."""
+"""All that a run needs beside its data and its weights, checked."""
 
 import dataclasses
 from typing import TYPE_CHECKING
 
 from jax.sharding import Mesh, NamedSharding
 
+from model.config import ModelConfig
 from train.config import TrainConfig
 from train.mesh import batch_sharding, make_mesh
 from train.rows import Marks
@@ -20,28 +21,20 @@ class Setup:
 
   config: TrainConfig
   recipe: Recipe
-  marks: Marks
   mesh: Mesh
   shardings: TrainState
   batch_sharding: NamedSharding
   evaluation_sharding: NamedSharding
 
 
-def make_setup(config: TrainConfig, manifest: 'Manifest') -> Setup:
-  """Fits the model to the data and lays both out on the devices.
+def make_setup(config: TrainConfig) -> Setup:
+  """Lays a model and its batches out on the devices.
 
   Raises:
-    ValueError: the vocabulary, the batch or a parameter does not fit; the
-      message names the field to change.
+    ValueError: the batch or a parameter does not fit the mesh; the message
+      names the field to change.
   """
-  if config.model.vocab_size < manifest.tokenizer.vocab_size:
-    raise ValueError(
-      f'model.vocab_size = {config.model.vocab_size} is smaller than the '
-      f"tokenizer's vocabulary of {manifest.tokenizer.vocab_size}. Set "
-      f'model.vocab_size to {-(-manifest.tokenizer.vocab_size // 128) * 128}.'
-    )
-  mesh = make_mesh(config.mesh)
-  rules = config.mesh.rules
+  mesh, rules = make_mesh(config.mesh), config.mesh.rules
   slices = config.accumulation_steps
   # The devices split one slice of the batch; the whole batch then fits too.
   batch_sharding(
@@ -54,11 +47,6 @@ def make_setup(config: TrainConfig, manifest: 'Manifest') -> Setup:
   return Setup(
     config=config,
     recipe=recipe,
-    marks=Marks(
-      pad_id=manifest.tokenizer.pad_id,
-      bos_id=manifest.tokenizer.bos_id,
-      continue_id=manifest.tokenizer.continue_id,
-    ),
     mesh=mesh,
     shardings=state_shardings(recipe, mesh),
     batch_sharding=batch_sharding(
@@ -70,4 +58,24 @@ def make_setup(config: TrainConfig, manifest: 'Manifest') -> Setup:
       batch_size=config.evaluation_batch_size,
       field='evaluation.batch_size',
     ),
+  )
+
+
+def data_marks(config: ModelConfig, manifest: 'Manifest') -> Marks:
+  """The special tokens of prepared data that fits the model.
+
+  Raises:
+    ValueError: the model has no row for some of the data's tokens.
+  """
+  tokenizer = manifest.tokenizer
+  if config.vocab_size < tokenizer.vocab_size:
+    raise ValueError(
+      f'model.vocab_size = {config.vocab_size} is smaller than the '
+      f"tokenizer's vocabulary of {tokenizer.vocab_size}. Set "
+      f'model.vocab_size to {-(-tokenizer.vocab_size // 128) * 128}.'
+    )
+  return Marks(
+    pad_id=tokenizer.pad_id,
+    bos_id=tokenizer.bos_id,
+    continue_id=tokenizer.continue_id,
   )

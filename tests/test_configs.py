@@ -1,0 +1,107 @@
+"""Every configuration in configs/ describes a model that can be built."""
+
+import importlib
+import json
+import pathlib
+import re
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base, check
+from input_pipeline.config import data_config
+from model.params import count
+from train.config import train_config
+from train.mesh import make_mesh
+from train.state import make_recipe, state_shardings
+
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
+NAMES = sorted(
+  path.stem
+  for path in CONFIGS.glob('*.py')
+  if path.stem not in ('__init__', 'check')
+)
+# Published sizes: GPT-2 with 47 padding rows of 768; Llama 3.2 1B.
+PARAMETERS = {
+  'gpt2_124m': 124_439_808 + 47 * 768,
+  'llama_1b': 1_235_814_400,
+}
+
+
+def load(name: str) -> ConfigDict:
+  return importlib.import_module(f'configs.{name}').get_config()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_config_builds_on_eight_devices(name):
+  config = check.check(load(name))
+  data_config(config)
+  run = train_config(config)
+  recipe = make_recipe(run)
+  shardings = state_shardings(recipe, make_mesh(run.mesh))
+  params = jax.eval_shape(recipe.init).params
+  assert jax.tree.structure(params) == jax.tree.structure(shardings.params)
+  assert count(params) == PARAMETERS.get(name, count(params))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_config_survives_json(name):
+  config = load(name)
+  again = check.from_dict(json.loads(json.dumps(check.to_dict(config))))
+  assert again.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_config_has_a_lab_notebook(name):
+  notes = importlib.import_module(f'configs.{name}').__doc__
+  assert name == 'base' or 'main.py' in notes
+
+
+def test_unknown_field_names_the_nearest():
+  config = base.get_config()
+  config.optimizer.unlock()
+  config.optimizer.learnin_rate = 1.0
+  with pytest.raises(
+    ValueError, match=r'mean config\.optimizer\.learning_rate'
+  ):
+    check.check(config)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    ('steps', 1.5, 'config.steps is 1.5, a float; it takes int'),
+    ('log.tensorboard', 1, 'config.log.tensorboard is 1'),
+    ('steps', True, 'config.steps is True'),
+    ('model.head_dim', 'wide', 'config.model.head_dim'),
+    ('data.files', [1], 'config.data.files'),
+  ],
+)
+def test_wrong_type_names_the_field(field, value, message):
+  saved = check.to_dict(base.get_config())
+  node = saved
+  *sections, last = field.split('.')
+  for section in sections:
+    node = node[section]
+  node[last] = value
+  with pytest.raises(ValueError, match=re.escape(message)):
+    check.from_dict(saved)
+
+
+def test_missing_field_is_named():
+  config = base.get_config()
+  del config.model.mlp_dim
+  with pytest.raises(ValueError, match='mlp_dim'):
+    check.check(config)
+
+
+def test_every_default_has_a_comment():
+  lines = (CONFIGS / 'base.py').read_text().splitlines()
+  for number, line in enumerate(lines):
+    name = line.strip().partition(' = ')[0]
+    section, _, field = name.partition('.')
+    described = lines[number - 1].strip().startswith('#')
+    listed = lines[number - 1].strip().startswith(f'{section}.')
+    if field and ' = ' in line and not line.strip().endswith(')'):
+      assert described or listed, f'line {number + 1}: {line}'
