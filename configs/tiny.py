@@ -11,7 +11,7 @@ from configs import base
 def get_config() -> ConfigDict:
   """Returns the configuration."""
   config = base.get_config()
-  config.steps = 600
+  config.steps = 500
   config.batch_size = 16
   config.sequence_length = 256
 
@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
   config.optimizer.learning_rate = 2e-3
   config.optimizer.warmup_steps = 50
 
-  config.evaluation.every = 150
+  config.evaluation.every = 125
   config.early_stopping.enabled = True
-  config.checkpoint.every = 150
+  config.checkpoint.every = 125
   return config
