@@ -1,5 +1,6 @@
 """Small configurations, rows and parameters for tests of model and step."""
 
+import functools
 from typing import Any
 
 import jax
@@ -171,6 +172,29 @@ def one_device_step(recipe: Recipe) -> Any:
       return jitted(jax.device_put(state, shardings), rows_BR)
 
   return step
+
+
+@functools.cache
+def plain_run() -> tuple[Recipe, Any]:
+  """A recipe and its compiled step, shared between tests.
+
+  Gradient descent without momentum, decay or clipping, so that an update is the
+  gradient times the learning rate; with z-loss and a moving average.
+  """
+  plain = recipe(
+    **{
+      'model.num_layers': 1,
+      'loss.z_loss': 0.01,
+      'optimizer.name': 'sgd',
+      'optimizer.learning_rate': 0.8,
+      'optimizer.warmup_steps': 4,
+      'optimizer.momentum': 0.0,
+      'optimizer.weight_decay': 0.0,
+      'optimizer.clip_norm': None,
+      'optimizer.ema_decay': 0.75,
+    }
+  )
+  return plain, one_device_step(plain)
 
 
 def leaves(tree: Any) -> dict[str, Any]:

@@ -71,18 +71,8 @@ def test_rates_scale_with_the_peak_and_no_step_is_void(schedule):
 
 
 def test_the_step_uses_the_schedule(rows_BR):
-  recipe = cases.recipe(
-    **{
-      'optimizer.name': 'sgd',
-      'optimizer.learning_rate': 0.8,
-      'optimizer.warmup_steps': 4,
-      'optimizer.momentum': 0.0,
-      'optimizer.weight_decay': 0.0,
-      'optimizer.clip_norm': None,
-      'model.num_layers': 1,
-    }
-  )
-  step, state = cases.one_device_step(recipe), cases.random_state(recipe)
+  recipe, step = cases.plain_run()
+  state = cases.random_state(recipe)
   for wanted in (0.2, 0.4, 0.6, 0.8, 0.8):
     before = jax.tree.map(np.array, state.params)
     state, metrics = step(state, rows_BR)

@@ -43,8 +43,7 @@ def test_slices_of_a_batch_sum_to_the_whole(slices, rows_BR, plain_gradients):
 @pytest.mark.parametrize(
   'overrides',
   [{'model.remat': 'projections'}, {'model.remat': 'attention'},
-   {'model.remat': 'full'}, {'model.scan_layers': False},
-   {'model.scan_layers': False, 'model.remat': 'full'}],
+   {'model.remat': 'full'}, {'model.scan_layers': False}],
   ids=lambda overrides: '-'.join(str(v) for v in overrides.values()),
 )  # fmt: skip
 def test_how_layers_are_run_does_not_change_the_gradients(
@@ -94,17 +93,14 @@ def test_the_step_never_makes_the_logits_of_the_whole_batch(rows_BR):
 
 
 def test_the_loss_is_the_mean_over_tokens_that_are_predicted(rows_BR):
-  recipe = cases.recipe(**{'loss.z_loss': 0.01})
+  recipe, step = cases.plain_run()
   params = cases.random_params(recipe)
-  state, metrics = cases.one_device_step(recipe)(
-    cases.random_state(recipe), rows_BR
-  )
+  state, metrics = step(cases.random_state(recipe), rows_BR)
   inputs_BT, targets_BT = rows_BR[:, :-1], rows_BR[:, 1:]
   weights_BT = (targets_BT > cases.CONTINUE).astype(np.float32)
   index_BT = np.tile(np.arange(32), (8, 1))
   starts = np.isin(inputs_BT, [cases.PAD, cases.BOS, cases.CONTINUE])
-  x_BTD = cases.hidden_states(
-    recipe,
+  x_BTD = jax.jit(functools.partial(cases.hidden_states, recipe))(
     params,
     inputs_BT,
     jnp.where(inputs_BT == 0, 0, np.cumsum(starts, 1)),
@@ -202,22 +198,22 @@ def test_every_site_of_every_layer_has_a_mask_of_its_own():
   np.testing.assert_allclose(shares, np.array([1, 4, 6, 4, 1]) / 16, atol=0.03)
 
 
-def test_slices_of_a_batch_have_masks_of_their_own():
-  rows_BR = np.tile(cases.packed_rows()[7:], (2, 1))
-  overrides = {'model.residual_dropout': 0.3, 'batch_size': 2}
-  grads, _ = run_gradients(rows_BR, **overrides, accumulation_steps=2)
-  recipe = cases.recipe(**overrides)
-  alone = jax.jit(
-    functools.partial(gradients, recipe=recipe, marks=cases.MARKS)
-  )
+def test_slices_of_a_batch_have_masks_of_their_own(rows_BR):
+  overrides = {'model.residual_dropout': 0.3, 'model.num_layers': 1}
+  rows_BR = np.tile(rows_BR[7:], (2, 1))
+  recipe = cases.recipe(**overrides, batch_size=2, accumulation_steps=2)
   params, key = cases.random_params(recipe), jax.random.key(0)
+  jitted = jax.jit(functools.partial(loss_fn, recipe=recipe, marks=cases.MARKS))
   parts = [
-    alone(params, rows_BR[:1], jax.random.fold_in(key, index))[0]
+    float(jitted(params, rows_BR[:1], jax.random.fold_in(key, index))[0])
     for index in range(2)
   ]
-  mean = jax.tree.map(lambda a, b: (a + b) / 2, *parts)
-  cases.assert_trees_close(grads, mean)
-  assert not np.allclose(parts[0]['embedding'], parts[1]['embedding'])
+  assert abs(parts[0] - parts[1]) > 0.1
+  # Only the sums are asked for, so that the gradients are not even compiled.
+  sums = jax.jit(
+    lambda *args: gradients(*args, recipe=recipe, marks=cases.MARKS)[1]
+  )(params, rows_BR, key)
+  np.testing.assert_allclose(sums.cross_entropy, sum(parts), rtol=1e-5)
 
 
 # Precision.
@@ -226,7 +222,9 @@ def test_slices_of_a_batch_have_masks_of_their_own():
 def test_bfloat16_trains_float32_weights(rows_BR):
   losses = {}
   for dtype in ('float32', 'bfloat16'):
-    recipe = cases.recipe(**{'model.compute_dtype': dtype})
+    recipe = cases.recipe(
+      **{'model.compute_dtype': dtype, 'model.num_layers': 1}
+    )
     step, state = cases.one_device_step(recipe), cases.random_state(recipe)
     losses[dtype] = []
     for _ in range(10):
@@ -279,24 +277,20 @@ def test_every_matrix_product_of_a_bfloat16_step_takes_bfloat16(remat, rows_BR):
 # Numbers that are not finite.
 
 
-@pytest.mark.parametrize(('bad', 'ema_decay'), [(np.nan, 0.9), (np.inf, None)])
-def test_a_step_that_is_not_finite_changes_nothing(bad, ema_decay, rows_BR):
-  recipe = cases.recipe(**{'optimizer.ema_decay': ema_decay})
-  step = cases.one_device_step(recipe)
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_nothing(bad, rows_BR):
+  recipe, step = cases.plain_run()
   state, _ = step(cases.random_state(recipe), rows_BR)
   before = jax.tree.map(np.array, state)
-  good = state.params['embedding'][rows_BR[0, 0], 0]
-  state.params['embedding'] = (
-    state.params['embedding'].at[rows_BR[0, 0], 0].set(bad)
-  )
+  spot = (rows_BR[0, 0], 0)
+  good = state.params['embedding'][spot]
+  state.params['embedding'] = state.params['embedding'].at[spot].set(bad)
   broken = jax.tree.map(np.array, state)
   state, metrics = step(state, rows_BR)
   assert not metrics['finite']
   assert cases.same_bits(state, broken)
   assert state.step == 1
-  state.params['embedding'] = (
-    state.params['embedding'].at[rows_BR[0, 0], 0].set(good)
-  )
+  state.params['embedding'] = state.params['embedding'].at[spot].set(good)
   assert cases.same_bits(state, before)
   state, metrics = step(state, rows_BR)
   assert metrics['finite']
@@ -309,7 +303,11 @@ def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is(rows_BR):
   # Zeros have no direction: the gradient of their norm is 1 / sqrt(epsilon),
   # here 5e18, for each norm on the way.
   recipe = cases.recipe(
-    **{'model.norm_epsilon': 4e-38, 'model.tie_embeddings': False}
+    **{
+      'model.norm_epsilon': 4e-38,
+      'model.tie_embeddings': False,
+      'optimizer.name': 'sgd',
+    }
   )
   state = cases.random_state(recipe)
   state.params['embedding'] *= 0
