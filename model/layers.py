@@ -5,6 +5,8 @@ N query heads, K key/value heads, H head size, F feed-forward, V vocabulary,
 L layers.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,6 +14,11 @@ from flax import nnx
 from model.config import ModelConfig
 from model.einsum import einsum
 from model.params import declare
+
+# Makes the backward pass recompute a function from its inputs. For elementwise
+# arithmetic in float32: the compiler fuses it into its neighbours, so that to
+# recompute it is cheaper than to keep its results.
+keep_inputs_only = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 def softcap(x: jax.Array, cap: float | None) -> jax.Array:
@@ -89,14 +96,17 @@ class Norm(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Normalises in float32 and returns the dtype of x."""
-    y = x.astype(jnp.float32)
-    if self.centre:
-      y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
-    y = y * self.scale[...]
-    if hasattr(self, 'bias'):
-      y = y + self.bias[...]
-    return y.astype(x.dtype)
+    bias = self.bias[...] if hasattr(self, 'bias') else None
+    return _normalise(x, self.scale[...], bias, self.centre, self.epsilon)
+
+
+@functools.partial(keep_inputs_only, static_argnums=(3, 4))
+def _normalise(x, scale, bias, centre, epsilon):
+  y = x.astype(jnp.float32)
+  if centre:
+    y = y - y.mean(-1, keepdims=True)
+  y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + epsilon) * scale
+  return (y if bias is None else y + bias).astype(x.dtype)
 
 
 def rotary_angles(
@@ -108,6 +118,7 @@ def rotary_angles(
   return jnp.cos(angles), jnp.sin(angles)
 
 
+@keep_inputs_only
 def rotate(x_BTNH: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
   """Turns pairs (i, i + H/2) of each head by their angles, in float32."""
   cos, sin = (a[:, :, None, :] for a in angles)

@@ -1,12 +1,33 @@
 """Feed-forward layers. Suffixes: B batch, T position, D model, F hidden."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from model import layers as nn
 from model.axes import constrain
 from model.config import ModelConfig
+
+
+@nn.keep_inputs_only
+def _gelu(x: jax.Array) -> jax.Array:
+  return jax.nn.gelu(x.astype(jnp.float32)).astype(x.dtype)
+
+
+@nn.keep_inputs_only
+def _swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
+  x = jax.nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
+  return x.astype(up.dtype)
+
+
+@nn.keep_inputs_only
+def _geglu(gate: jax.Array, up: jax.Array) -> jax.Array:
+  x = jax.nn.gelu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
+  return x.astype(up.dtype)
+
+
+_GATED = {'swiglu': _swiglu, 'geglu': _geglu}
 
 
 class Mlp(nnx.Module):
@@ -41,12 +62,12 @@ class Mlp(nnx.Module):
   ) -> jax.Array:
     """Applies one layer."""
     config = self.config
-    activate = jax.nn.silu if config.mlp == 'swiglu' else jax.nn.gelu
     up_BTF = checkpoint_name(self.up(x_BTD), 'mlp_up')
     if config.gated:
-      h_BTF = activate(checkpoint_name(self.gate(x_BTD), 'mlp_gate')) * up_BTF
+      gate_BTF = checkpoint_name(self.gate(x_BTD), 'mlp_gate')
+      h_BTF = _GATED[config.mlp](gate_BTF, up_BTF)
     else:
-      h_BTF = activate(up_BTF)
+      h_BTF = _gelu(up_BTF)
     h_BTF = constrain(h_BTF, ('batch', 'length', 'mlp'), config.axis_rules)
     h_BTF = nn.dropout(h_BTF, config.mlp_dropout, dropout_key)
     return checkpoint_name(self.down(h_BTF), 'mlp_out')
