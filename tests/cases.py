@@ -175,7 +175,7 @@ def one_device_step(recipe: Recipe) -> Any:
 
 
 @functools.cache
-def plain_run() -> tuple[Recipe, Any]:
+def plain_run(compute_dtype: str = 'float32') -> tuple[Recipe, Any]:
   """A recipe and its compiled step, shared between tests.
 
   Gradient descent without momentum, decay or clipping, so that an update is the
@@ -184,6 +184,7 @@ def plain_run() -> tuple[Recipe, Any]:
   plain = recipe(
     **{
       'model.num_layers': 1,
+      'model.compute_dtype': compute_dtype,
       'loss.z_loss': 0.01,
       'optimizer.name': 'sgd',
       'optimizer.learning_rate': 0.8,

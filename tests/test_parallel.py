@@ -22,7 +22,6 @@ OVERRIDES = {
   'model.use_bias': True,
   'model.tie_embeddings': False,
   'model.positions': 'learned',
-  'model.attention_dropout': 0.1,
   'model.residual_dropout': 0.1,
 }
 

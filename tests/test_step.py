@@ -78,7 +78,7 @@ def test_rematerialisation_keeps_what_its_name_says(rows_BR):
   assert full == [x]
   assert attention == sorted([x] + [heads] * 4)
   assert projections == sorted([x] + [heads] * 4 + [x] + [wide] * 2)
-  assert sum(map(np.prod, none)) > 1.5 * sum(map(np.prod, projections))
+  assert sum(map(np.prod, none)) > sum(map(np.prod, projections))
 
 
 def test_the_step_never_makes_the_logits_of_the_whole_batch(rows_BR):
@@ -133,45 +133,45 @@ def test_dropout_keeps_the_scale():
   assert layers.dropout(x, 0.5, None) is x
 
 
-@pytest.fixture(scope='module', params=DROPOUTS)
-def dropped(request):
-  """A loss with one rate above zero, of (seed, step) or of no key."""
-  recipe = cases.recipe(
-    **{f'model.{request.param}_dropout': 0.3, 'model.num_layers': 1}
+def test_masks_are_a_function_of_seed_and_step(rows_BR):
+  values = set()
+  for name in DROPOUTS:
+    recipe = cases.recipe(
+      **{f'model.{name}_dropout': 0.3, 'model.num_layers': 1}
+    )
+    jitted = jax.jit(
+      functools.partial(loss_fn, recipe=recipe, marks=cases.MARKS)
+    )
+    params = cases.random_params(recipe)
+    losses = [
+      float(jitted(params, rows_BR, dropout_key(seed, jnp.asarray(step)))[0])
+      for seed, step in ((0, 0), (0, 0), (0, 1), (1, 0))
+    ]
+    assert losses[0] == losses[1]
+    assert len(set(losses)) == 3
+    values.update(losses)
+  # Without dropout the four would agree.
+  assert len(values) == 3 * len(DROPOUTS)
+
+
+def test_evaluation_has_no_dropout(rows_BR):
+  def program(rate):
+    rates = {f'model.{name}_dropout': rate for name in DROPOUTS}
+    recipe = cases.recipe(**rates)
+    evaluate = functools.partial(eval_step, recipe=recipe, marks=cases.MARKS)
+    train = functools.partial(train_step, recipe=recipe, marks=cases.MARKS)
+    params, state = cases.random_params(recipe), jax.eval_shape(recipe.init)
+    return (
+      str(jax.make_jaxpr(evaluate)(params, rows_BR)),
+      str(jax.make_jaxpr(train)(state, rows_BR)),
+    )
+
+  (plain_evaluation, plain_training), (evaluation, training) = (
+    program(rate) for rate in (0.0, 0.3)
   )
-  params, rows_BR = cases.random_params(recipe), cases.packed_rows()
-  jitted = jax.jit(functools.partial(loss_fn, recipe=recipe, marks=cases.MARKS))
-  evaluated = jax.jit(
-    functools.partial(eval_step, recipe=recipe, marks=cases.MARKS)
-  )
-
-  def loss(seed=0, step=0, evaluate=False):
-    if evaluate:
-      return evaluated(params, rows_BR).cross_entropy
-    return jitted(params, rows_BR, dropout_key(seed, jnp.asarray(step)))[0]
-
-  return loss
-
-
-@pytest.fixture(scope='module')
-def undropped():
-  recipe = cases.recipe(**{'model.num_layers': 1})
-  evaluated = jax.jit(
-    functools.partial(eval_step, recipe=recipe, marks=cases.MARKS)
-  )
-  return evaluated(cases.random_params(recipe), cases.packed_rows())
-
-
-def test_masks_are_a_function_of_seed_and_step(dropped, undropped):
-  first = dropped(seed=0, step=0)
-  assert dropped(seed=0, step=0) == first
-  values = {float(first), float(dropped(step=1)), float(dropped(seed=1))}
-  values.add(float(undropped.cross_entropy))
-  assert len(values) == 4
-
-
-def test_evaluation_has_no_dropout(dropped, undropped):
-  assert dropped(evaluate=True) == undropped.cross_entropy
+  assert evaluation == plain_evaluation
+  assert training != plain_training
+  assert 'random_bits' not in evaluation
 
 
 def test_every_site_of_every_layer_has_a_mask_of_its_own():
@@ -222,11 +222,8 @@ def test_slices_of_a_batch_have_masks_of_their_own(rows_BR):
 def test_bfloat16_trains_float32_weights(rows_BR):
   losses = {}
   for dtype in ('float32', 'bfloat16'):
-    recipe = cases.recipe(
-      **{'model.compute_dtype': dtype, 'model.num_layers': 1}
-    )
-    step, state = cases.one_device_step(recipe), cases.random_state(recipe)
-    losses[dtype] = []
+    recipe, step = cases.plain_run(dtype)
+    state, losses[dtype] = cases.random_state(recipe), []
     for _ in range(10):
       state, metrics = step(state, rows_BR)
       losses[dtype].append(float(metrics['loss']))
