@@ -55,6 +55,36 @@ def test_a_finished_run_is_left_as_it_is(folder):
   assert runs.numbers(folder / 'whole') == before
 
 
+def test_numbers_that_break_down_end_the_run(folder):
+  arguments = runs.command(
+    'train', folder, 'broken', optimizer__learning_rate=1e30
+  )
+  done = runs.run(arguments, code=65)
+  message = done.stderr.splitlines()[-1]
+  assert message.startswith('main.py: Step ')
+  assert 'The weights were not changed by it' in message
+  broken = int(message.split()[2].rstrip(':'))
+  assert runs.last_step(folder / 'broken') < broken <= 3
+
+
+def test_early_stopping_keeps_the_best(folder):
+  arguments = runs.command(
+    'train',
+    folder,
+    'early',
+    early_stopping__patience=1,
+    early_stopping__min_delta=100,
+  )
+  done = runs.run(arguments)
+  assert 'Stopped early at step 80' in done.stderr
+  best = runs.records(folder / 'early', 'evaluation')[40]
+  result = runs.run([*arguments[:2], 'evaluate', arguments[4]])
+  assert json.loads(result.stdout)['step'] == 40
+  assert json.loads(result.stdout)['loss'] == pytest.approx(best['loss'])
+  again = runs.run(arguments)
+  assert 'Done at step 80' in again.stderr
+
+
 def test_training_learns(folder):
   evaluations = runs.records(folder / 'whole', 'evaluation')
   assert evaluations[120]['loss'] < evaluations[40]['loss']

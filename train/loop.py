@@ -194,8 +194,9 @@ def train(
         save(step)
       if stopped:
         checkpoints.wait()
-        journal.event(step, f'Stopped by a signal at step {step}; it is saved.')
-        raise Interrupted(stopped, step)
+        interrupted = Interrupted(stopped, step)
+        journal.record_event(step, str(interrupted))
+        raise interrupted
 
     if begun < step < config.steps:
       journal.event(

@@ -10,7 +10,10 @@ class Interrupted(Exception):
   """A signal ended the run, after its state had been saved."""
 
   def __init__(self, signum: int, step: int):
-    super().__init__(f'{signal.Signals(signum).name} at step {step}')
+    super().__init__(
+      f'{signal.Signals(signum).name} ended the run at step {step}, which is '
+      'saved; the same command goes on from there.'
+    )
     self.signum = signum
 
 
