@@ -3,9 +3,6 @@
 import gc
 import os
 
-# Tracing leaves many objects that stay: looking for garbage among them takes a
-# fifth of the time.
-gc.set_threshold(200_000, 50, 100)
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 # Tests compile much and run little.
@@ -19,6 +16,10 @@ os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)
 import cases
 import numpy as np
 import pytest
+
+# Tracing makes many objects that stay; looking for garbage among them takes a
+# fifth of the time.
+gc.set_threshold(200_000, 50, 100)
 
 
 @pytest.fixture
