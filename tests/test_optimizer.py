@@ -129,12 +129,15 @@ def test_lion_and_sgd_by_hand():
       np.testing.assert_allclose(found[parameter], -0.5 * wanted, rtol=1e-5)
 
 
-def test_adafactor_steps_are_bounded_and_follow_the_sign():
-  (update,) = updates(optimizer(name='adafactor'), arrays(1))
-  for parameter, gradient in arrays(1).items():
-    found = np.asarray(update[parameter])
-    np.testing.assert_array_equal(np.sign(found), -np.sign(gradient))
-    assert np.sqrt((found**2).mean()) <= 0.5 * 1.001
+def test_adafactor_follows_the_sign_and_bounds_its_steps():
+  larger = jax.tree.map(lambda leaf: 100 * leaf, arrays(2))
+  first, second = updates(optimizer(name='adafactor'), arrays(1), larger)
+  for parameter, gradient in larger.items():
+    for found, g in ((first, arrays(1)[parameter]), (second, gradient)):
+      np.testing.assert_array_equal(np.sign(found[parameter]), -np.sign(g))
+    # Unbounded, a gradient that grows makes a step above the learning rate.
+    size = np.sqrt((np.asarray(second[parameter]) ** 2).mean())
+    np.testing.assert_allclose(size, 0.5, rtol=1e-3)
 
 
 @pytest.mark.parametrize('clip_norm', [0.25, 1e6])
