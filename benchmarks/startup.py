@@ -59,7 +59,8 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=3)
   arguments = parser.parse_args()
   print(describe_machine())
-  cold, warm = [], []
+  cold: list[float] = []
+  warm: list[float] = []
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     subprocess.run(

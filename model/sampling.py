@@ -143,41 +143,32 @@ def generate(
   Returns:
     tokens_BS [B, max_tokens]; what follows an eos_id is eos_id.
   """
-  B, T = prompts_BT.shape
-  total = sampling.max_tokens
   logits_BV, cache = prefill(
-    params, prompts_BT, lengths_B, graphdef=graphdef, config=config,
-    slots=T + total,
-  )  # fmt: skip
-
-  def pick(logits_BV, index, ended_B):
-    logits_BV = jnp.where(allowed_V, logits_BV, -jnp.inf)
-    tokens_B = choose(logits_BV, jax.random.fold_in(key, index), sampling)
-    return jnp.where(ended_B, eos_id, tokens_B)
-
-  def goes_on(carry):
-    index, _, ended_B, _, _ = carry
-    return (index < total) & ~ended_B.all()
+    params,
+    prompts_BT,
+    lengths_B,
+    graphdef=graphdef,
+    config=config,
+    slots=prompts_BT.shape[1] + sampling.max_tokens,
+  )
 
   def body(carry):
     index, tokens_BS, ended_B, logits_BV, cache = carry
-    tokens_B = pick(logits_BV, index, ended_B)
+    logits_BV = jnp.where(allowed_V, logits_BV, -jnp.inf)
+    tokens_B = choose(logits_BV, jax.random.fold_in(key, index), sampling)
+    tokens_B = jnp.where(ended_B, eos_id, tokens_B)
     logits_BV, cache = decode(
       params, tokens_B, lengths_B + index, cache, graphdef=graphdef
     )
-    return (
-      index + 1,
-      tokens_BS.at[:, index].set(tokens_B),
-      ended_B | (tokens_B == eos_id),
-      logits_BV,
-      cache,
-    )
+    tokens_BS = tokens_BS.at[:, index].set(tokens_B)
+    ended_B |= tokens_B == eos_id
+    return index + 1, tokens_BS, ended_B, logits_BV, cache
 
-  start = (
-    jnp.zeros((), jnp.int32),
-    jnp.full((B, total), eos_id, jnp.int32),
-    jnp.zeros(B, bool),
-    logits_BV,
-    cache,
-  )
-  return jax.lax.while_loop(goes_on, body, start)[1]
+  B = len(lengths_B)
+  tokens_BS = jnp.full((B, sampling.max_tokens), eos_id, jnp.int32)
+  start = (0, tokens_BS, jnp.zeros(B, bool), logits_BV, cache)
+  return jax.lax.while_loop(
+    lambda carry: (carry[0] < sampling.max_tokens) & ~carry[2].all(),
+    body,
+    start,
+  )[1]

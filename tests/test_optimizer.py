@@ -8,8 +8,7 @@ import optax
 import pytest
 
 from model.params import KINDS
-from train.config import OPTIMIZERS
-from train.optimizer import make_optimizer
+from train.optimizer import OPTIMIZERS, make_optimizer
 from train.state import init_state, state_shardings
 from train.step import gradients
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from model.flops import matmul_parameters
-from train.config import OPTIMIZERS, MeshConfig
+from train.config import MeshConfig
 from train.mesh import batch_sharding, make_mesh, mesh_shape
+from train.optimizer import OPTIMIZERS
 from train.state import init_state, state_shardings
 from train.step import gradients, jit_train_step
 

@@ -7,7 +7,8 @@ import cases
 import pytest
 
 from model.config import DTYPES, MLPS, NORMS, POSITIONS, REMATS
-from train.config import OPTIMIZERS, SCHEDULES
+from train.optimizer import OPTIMIZERS
+from train.schedule import SCHEDULES
 
 NOT_POSITIVE = [
   (f'model.{name}', value)
@@ -55,7 +56,7 @@ RANGES = [
 )
 def test_a_value_out_of_range_names_its_field(field, value):
   with pytest.raises(ValueError, match=re.escape(field)):
-    cases.tiny_train_config(**{field: value})
+    cases.recipe(**{field: value})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_two_values_that_do_not_fit_do_the_arithmetic(overrides, parts):
 )  # fmt: skip
 def test_every_choice_is_accepted(field, values):
   for value in values:
-    cases.tiny_train_config(**{field: value, 'optimizer.decay_steps': 5})
+    cases.recipe(**{field: value, 'optimizer.decay_steps': 5})
 
 
 def test_what_is_derived():

@@ -8,8 +8,6 @@ from typing import Any
 from model.config import ModelConfig, model_config
 from model.params import KINDS
 
-OPTIMIZERS = ('adamw', 'lion', 'adafactor', 'sgd', 'muon')
-SCHEDULES = ('constant', 'linear', 'cosine', 'wsd')
 METRICS = ('loss', 'perplexity', 'bits_per_byte')
 
 
@@ -42,10 +40,8 @@ class OptimizerConfig:
   steps: int
 
   def __post_init__(self):
-    _check_choice('optimizer.name', self.name, OPTIMIZERS)
-    _check_choice('optimizer.schedule', self.schedule, SCHEDULES)
     for kind in self.decay_kinds:
-      _check_choice('optimizer.decay_kinds', kind, KINDS)
+      check_choice('optimizer.decay_kinds', kind, KINDS)
     _check_range('optimizer.learning_rate', self.learning_rate, 0, math.inf)
     _check_range('optimizer.weight_decay', self.weight_decay, 0, math.inf)
     _check_range('optimizer.final_fraction', self.final_fraction, 0, 1)
@@ -95,7 +91,7 @@ class EarlyStoppingConfig:
   min_delta: float
 
   def __post_init__(self):
-    _check_choice('early_stopping.metric', self.metric, METRICS)
+    check_choice('early_stopping.metric', self.metric, METRICS)
     _check_positive('early_stopping.patience', self.patience)
     _check_range('early_stopping.min_delta', self.min_delta, 0, math.inf)
 
@@ -187,7 +183,8 @@ def train_config(config: Mapping[str, Any]) -> TrainConfig:
   )
 
 
-def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+  """Raises ValueError unless a field has one of its possible values."""
   if value not in choices:
     raise ValueError(f'{field} is {value!r}; choose one of {choices}.')
 

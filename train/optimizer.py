@@ -1,7 +1,7 @@
 """Optimizers: gradients to updates, by optax.
 
 Every optimizer is the same chain: clip, precondition, decay, learning rate. To
-add one, write its preconditioner and enter it in `_PRECONDITIONERS`.
+add one, write its preconditioner and enter it in `OPTIMIZERS`.
 """
 
 import math
@@ -11,7 +11,7 @@ import jax
 import optax
 
 from model.params import Params
-from train.config import OptimizerConfig
+from train.config import OptimizerConfig, check_choice
 
 # Update size of an orthogonalised matrix, per square root of its larger side,
 # that matches AdamW's (Liu et al. 2025, "Muon is scalable", section 2.2).
@@ -34,13 +34,17 @@ def make_optimizer(
     schedule: learning rate of each step.
     kinds: kind of each parameter, as declared.
     axes: logical axes of each parameter, as declared.
+
+  Raises:
+    ValueError: there is no such optimizer.
   """
   decays = jax.tree.map(lambda kind: kind in config.decay_kinds, kinds)
+  check_choice('optimizer.name', config.name, tuple(OPTIMIZERS))
   chain = []
   if config.clip_norm is not None:
     chain.append(optax.clip_by_global_norm(config.clip_norm))
   chain += [
-    _PRECONDITIONERS[config.name](config, kinds, axes),
+    OPTIMIZERS[config.name](config, kinds, axes),
     optax.add_decayed_weights(config.weight_decay, mask=decays),
     optax.scale_by_learning_rate(schedule),
   ]
@@ -144,7 +148,7 @@ def _scale_by_larger_side(dimensions: Params) -> optax.GradientTransformation:
   return optax.stateless(apply)
 
 
-_PRECONDITIONERS: dict[
+OPTIMIZERS: dict[
   str,
   Callable[[OptimizerConfig, Params, Params], optax.GradientTransformation],
 ] = {

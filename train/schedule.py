@@ -2,7 +2,7 @@
 
 import optax
 
-from train.config import OptimizerConfig
+from train.config import OptimizerConfig, check_choice
 
 
 def _constant(config: OptimizerConfig) -> optax.Schedule:
@@ -37,7 +37,7 @@ def _wsd(config: OptimizerConfig) -> optax.Schedule:
   )
 
 
-_SCHEDULES = {
+SCHEDULES = {
   'constant': _constant,
   'linear': _linear,
   'cosine': _cosine,
@@ -49,8 +49,12 @@ def make_schedule(config: OptimizerConfig) -> optax.Schedule:
   """Linear warm-up to the peak, then the configured shape until the last step.
 
   Step 0 takes learning_rate / warmup_steps, so that no update is void.
+
+  Raises:
+    ValueError: there is no such schedule.
   """
-  after = _SCHEDULES[config.schedule](config)
+  check_choice('optimizer.schedule', config.schedule, tuple(SCHEDULES))
+  after = SCHEDULES[config.schedule](config)
   if not config.warmup_steps:
     return after
   first = config.learning_rate / config.warmup_steps
