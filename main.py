@@ -237,7 +237,7 @@ def _command(argv: Sequence[str]) -> Callable[[], None]:
 def _workdir() -> epath.Path:
   if not _WORKDIR.value:
     raise UsageError('Give the folder of the run: --workdir=runs/NAME')
-  return epath.Path(_WORKDIR.value)
+  return epath.Path(_WORKDIR.value).expanduser()
 
 
 def _config() -> ConfigDict:
@@ -245,7 +245,7 @@ def _config() -> ConfigDict:
   if _CONFIG.value is not None:
     return check(_CONFIG.value)
   if _WORKDIR.value:
-    saved = epath.Path(_WORKDIR.value) / 'config.json'
+    saved = _workdir() / 'config.json'
     if saved.exists():
       return from_dict(json.loads(saved.read_text()))
   raise UsageError(

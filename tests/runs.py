@@ -41,9 +41,9 @@ TINY = {
 def command(
   name: str, folder: pathlib.Path, workdir: str, *flags: str, **fields
 ) -> list[str]:
-  """The command line of main.py, with data and caches in the folder."""
+  """The command line of main.py, to be run in the folder that holds all."""
   values = TINY | {
-    'data.directory': folder / 'data',
+    'data.directory': 'data',
     'runtime.compilation_cache': folder / 'compiled',
   }
   values |= {key.replace('__', '.'): value for key, value in fields.items()}
@@ -52,7 +52,7 @@ def command(
     str(ROOT / 'main.py'),
     name,
     f'--config={ROOT / "configs/tiny.py"}',
-    f'--workdir={folder / workdir}',
+    f'--workdir={workdir}',
     *(f'--config.{key}={value}' for key, value in values.items()),
     *flags,
   ]
@@ -68,12 +68,13 @@ def environment(devices: int = 1) -> dict[str, str]:
 
 
 def run(
-  arguments: list[str], *, devices: int = 1, code: int = 0
+  folder: pathlib.Path, arguments: list[str], *, code: int = 0
 ) -> subprocess.CompletedProcess:
   """Runs a command to its end and checks its exit status."""
   done = subprocess.run(
     arguments,
-    env=environment(devices),
+    cwd=folder,
+    env=environment(),
     capture_output=True,
     text=True,
     timeout=300,
@@ -97,6 +98,7 @@ def run_until(
   """
   with subprocess.Popen(
     arguments,
+    cwd=workdir.parent,
     env=environment(devices),
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,

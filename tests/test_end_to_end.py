@@ -12,9 +12,9 @@ import runs
 def folder(tmp_path_factory) -> pathlib.Path:
   """Holds the prepared data, and the run `whole`, which nothing disturbed."""
   folder = tmp_path_factory.mktemp('end_to_end')
-  prepared = runs.run(runs.command('prepare', folder, 'unused'))
+  prepared = runs.run(folder, runs.command('prepare', folder, 'unused'))
   assert 'Dataset: ' in prepared.stdout
-  runs.run(runs.command('train', folder, 'whole'))
+  runs.run(folder, runs.command('train', folder, 'whole'))
   return folder
 
 
@@ -24,7 +24,7 @@ def test_killed_three_times_resumes_bit_for_bit(folder):
   for step in (3, 33, 66):
     status = runs.run_until(arguments, workdir, step, signal.SIGKILL)
     assert status == -signal.SIGKILL
-  runs.run(arguments)
+  runs.run(folder, arguments)
   assert len(runs.numbers(workdir)) == runs.TINY['steps']
   assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
   losses = [
@@ -44,13 +44,13 @@ def test_a_signal_saves_the_step_and_loses_none(folder):
   assert str(stopped_at) in {
     p.name for p in (workdir / 'checkpoints').iterdir()
   }
-  runs.run(arguments)
+  runs.run(folder, arguments)
   assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
 
 
 def test_a_finished_run_is_left_as_it_is(folder):
   before = runs.numbers(folder / 'whole')
-  done = runs.run(runs.command('train', folder, 'whole'))
+  done = runs.run(folder, runs.command('train', folder, 'whole'))
   assert 'Done at step 120' in done.stderr
   assert runs.numbers(folder / 'whole') == before
 
@@ -59,7 +59,7 @@ def test_numbers_that_break_down_end_the_run(folder):
   arguments = runs.command(
     'train', folder, 'broken', optimizer__learning_rate=1e30
   )
-  done = runs.run(arguments, code=65)
+  done = runs.run(folder, arguments, code=65)
   message = done.stderr.splitlines()[-1]
   assert message.startswith('main.py: Step ')
   assert 'The weights were not changed by it' in message
@@ -75,13 +75,13 @@ def test_early_stopping_keeps_the_best(folder):
     early_stopping__patience=1,
     early_stopping__min_delta=100,
   )
-  done = runs.run(arguments)
+  done = runs.run(folder, arguments)
   assert 'Stopped early at step 80' in done.stderr
   best = runs.records(folder / 'early', 'evaluation')[40]
-  result = runs.run([*arguments[:2], 'evaluate', arguments[4]])
+  result = runs.run(folder, [*arguments[:2], 'evaluate', arguments[4]])
   assert json.loads(result.stdout)['step'] == 40
   assert json.loads(result.stdout)['loss'] == pytest.approx(best['loss'])
-  again = runs.run(arguments)
+  again = runs.run(folder, arguments)
   assert 'Done at step 80' in again.stderr
 
 
@@ -107,13 +107,13 @@ def test_resumes_on_another_mesh_with_the_same_losses(folder):
 
 def test_a_changed_configuration_is_refused_and_named(folder):
   changed = runs.command('train', folder, 'whole', optimizer__learning_rate=0.5)
-  done = runs.run(changed, code=2)
+  done = runs.run(folder, changed, code=2)
   assert 'optimizer.learning_rate: 0.002 -> 0.5' in done.stderr
   assert 'Traceback' not in done.stderr
 
 
 def test_evaluate_agrees_with_the_run(folder):
-  done = runs.run(runs.command('evaluate', folder, 'whole'))
+  done = runs.run(folder, runs.command('evaluate', folder, 'whole'))
   result = json.loads(done.stdout)
   best = min(
     runs.records(folder / 'whole', 'evaluation').values(),
@@ -125,7 +125,7 @@ def test_evaluate_agrees_with_the_run(folder):
 
 
 def test_sample_and_report_need_only_the_workdir(folder):
-  workdir = f'--workdir={folder / "whole"}'
+  workdir = '--workdir=whole'
   program = [runs.sys.executable, str(runs.ROOT / 'main.py')]
   prompts = folder / 'prompts.txt'
   prompts.write_text('import\nclass A:\n')
@@ -133,12 +133,12 @@ def test_sample_and_report_need_only_the_workdir(folder):
     *program, 'sample', workdir, '--prompt=def f(', '--max_tokens=8',
     f'--prompts_file={prompts}', '--seed=1',
   ]  # fmt: skip
-  first, second = runs.run(arguments), runs.run(arguments)
+  first, second = runs.run(folder, arguments), runs.run(folder, arguments)
   assert first.stdout == second.stdout
   assert '--- sample 3 of 3' in first.stdout
   for prompt in ('def f(', 'import', 'class A:'):
     assert f'\n{prompt}' in first.stdout
-  runs.run([*program, 'report', workdir])
+  runs.run(folder, [*program, 'report', workdir])
   page = (folder / 'whole' / 'report.html').read_text()
   assert 'def f(' in page
   assert 'stdlib_text' in page

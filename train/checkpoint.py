@@ -57,6 +57,8 @@ class Checkpoints:
   def __init__(self, directory: epath.Path, *, keep_last: int | None):
     context = ocp.Context()
     context.async_options.timeout_secs = _SAVE_TIMEOUT_SECONDS
+    # Orbax takes absolute paths only, and finds out in the middle of a save.
+    directory = directory.expanduser().resolve()
     self._policy = _KeepLastAndBest(keep_last or 0)
     self._checkpointer = ocp.training.Checkpointer(
       directory,
