@@ -1,6 +1,17 @@
 """A small model of Python source, trained in minutes on two CPU cores.
 
-python main.py --config=configs/tiny.py --workdir=runs/tiny
+    python main.py --config=configs/tiny.py --workdir=runs/tiny
+
+2.6 million parameters, 2.5 million tokens: a quarter of the standard library,
+once. On two cores of an AMD EPYC, busy with other work too, it took 4 minutes
+20, at about 12,000 tokens a second, and preparing the data 15 seconds before
+that (Python 3.11.7, jax 0.10.2).
+
+Validation loss 3.385 nats a token (perplexity 29.5, 1.579 bits a byte). The
+unigram entropy of the data, the loss of a model that knows how frequent each
+token is and nothing else, is 6.305. With a learning rate of 2e-3: 3.489. The
+data is the interpreter's own library, so other versions of Python give other
+numbers.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +22,7 @@ from configs import base
 def get_config() -> ConfigDict:
   """Returns the configuration."""
   config = base.get_config()
-  config.steps = 500
+  config.steps = 600
   config.batch_size = 16
   config.sequence_length = 256
 
@@ -27,10 +38,10 @@ def get_config() -> ConfigDict:
   config.data.tokenizer.train_bytes = 20_000_000
   config.data.validation_split = 'validation[:20%]'
 
-  config.optimizer.learning_rate = 2e-3
+  config.optimizer.learning_rate = 4e-3
   config.optimizer.warmup_steps = 50
 
-  config.evaluation.every = 125
+  config.evaluation.every = 150
   config.early_stopping.enabled = True
-  config.checkpoint.every = 125
+  config.checkpoint.every = 150
   return config

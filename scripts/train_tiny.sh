@@ -4,5 +4,5 @@
 . "$(dirname "$0")/env.sh" base
 
 python main.py train --config=configs/tiny.py --workdir=runs/tiny "$@"
-python main.py sample --workdir=runs/tiny
+python main.py sample --workdir=runs/tiny --prompt='def' --temperature=0.6
 python main.py report --workdir=runs/tiny

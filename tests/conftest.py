@@ -17,6 +17,8 @@ import cases
 import numpy as np
 import pytest
 
+from input_pipeline import chunks, encode
+
 # Tracing makes many objects that stay; looking for garbage among them takes a
 # fifth of the time.
 gc.set_threshold(200_000, 50, 100)
@@ -26,3 +28,11 @@ gc.set_threshold(200_000, 50, 100)
 def rows_BR() -> np.ndarray:
   """Eight rows of packed documents, as cases.packed_rows makes them."""
   return cases.packed_rows()
+
+
+@pytest.fixture
+def small_chunks(monkeypatch) -> None:
+  """Lets a few documents make several chunks and shards."""
+  monkeypatch.setattr(chunks, 'CHUNK_BYTES', 300)
+  monkeypatch.setattr(encode, 'CHUNKS_PER_SHARD', 3)
+  monkeypatch.setattr(encode, '_ROWS_PER_COUNT', 2)

@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from input_pipeline.config import DataConfig, TokenizerConfig
+from input_pipeline.prepare import prepare
+from input_pipeline.store import Store, open_store
 
 
 def text_config(tmp_path: Path, **changes) -> DataConfig:
@@ -37,3 +39,20 @@ def write_corpus(tmp_path: Path, documents: int = 24) -> None:
   for n in range(documents):
     text = f'{n}: ' + 'the quick brown fox, naïve 漢字\n' * (n % 5) + 'x' * n
     (directory / f'{n:03d}.txt').write_text(text)
+
+
+BPE = TokenizerConfig(kind='bpe', vocab_size=300, train_bytes=900, path=None)
+
+
+def prepared(config: DataConfig, log=lambda line: None) -> Store:
+  """Prepares a store and opens it."""
+  return open_store(prepare(config, log=log))
+
+
+def contents(directory) -> dict[str, bytes]:
+  """Every file below a directory, by its relative path."""
+  return {
+    str(path.relative_to(directory)): path.read_bytes()
+    for path in Path(directory).rglob('*')
+    if path.is_file()
+  }
