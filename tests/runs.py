@@ -26,6 +26,7 @@ TINY = {
   'model.attention_dropout': 0.1,
   'model.residual_dropout': 0.1,
   'model.mlp_dropout': 0.1,
+  'optimizer.learning_rate': 2e-3,
   'optimizer.warmup_steps': 10,
   'data.split': 'train[:3%]',
   'data.validation_split': 'validation[:5%]',
