@@ -76,24 +76,13 @@ def from_dict(saved: dict[str, Any]) -> ConfigDict:
   """
   config = base.get_config()
   known = fields(config)
-  flat = _flatten(saved)
-  for name, value in flat.items():
+  for name, (value, _) in fields(ConfigDict(saved)).items():
     if name not in known:
       raise ValueError(unknown_field(name, known))
     value = tuple(value) if isinstance(value, list) else value
     _check_type(name, value, *known[name])
     config.update_from_flattened_dict({name: value})
   return check(config)
-
-
-def _flatten(saved: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for name, value in saved.items():
-    if isinstance(value, dict):
-      flat |= _flatten(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat
 
 
 def _check_type(name: str, value: Any, default: Any, wanted: Any) -> None:

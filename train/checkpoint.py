@@ -4,10 +4,10 @@ A step's directory holds the arrays of the state and, as JSON, what is needed to
 go on: the resolved configuration, the data's fingerprint and the evaluations.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 from etils import epath
@@ -45,7 +45,7 @@ class _KeepLastAndBest:
     return [c.step in newest or c.step == self.best_step for c in checkpoints]
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager):
   """The checkpoints of a run. Close it: the last save may be in flight.
 
   Args:
@@ -72,15 +72,7 @@ class Checkpoints:
     if newest is not None:
       self._policy.best_step = newest.best.step
 
-  def __enter__(self) -> Self:
-    return self
-
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    traceback: TracebackType | None,
-  ) -> None:
+  def __exit__(self, *error: object) -> None:
     self._checkpointer.close()
 
   def steps(self) -> list[int]:

@@ -15,9 +15,8 @@ from train.config import TrainConfig
 from train.evaluate import evaluate
 from train.loop import prepared_store, validation_batches
 from train.mesh import make_mesh
-from train.setup import data_marks, make_setup
+from train.setup import compile_eval_step, data_marks, make_setup
 from train.state import Recipe, abstract_state, make_recipe, state_shardings
-from train.step import compile_step, jit_eval_step
 from train.workdir import CHECKPOINTS, SAMPLE_FILE, TOKENIZER_FILE
 
 if TYPE_CHECKING:
@@ -57,18 +56,8 @@ def evaluate_run(
     marks = data_marks(config.model, store.manifest)
     abstract = abstract_state(setup.recipe, setup.shardings)
     params = checkpoints.restore_params(step, abstract)
-    rows = store.rows('validation')
-    eval_step = compile_step(
-      jit_eval_step(
-        setup.recipe, marks, setup.shardings, setup.evaluation_sharding
-      ),
-      setup.mesh,
-      params,
-      jax.ShapeDtypeStruct(
-        (config.evaluation_batch_size, rows.row_length),
-        rows.dtype,
-        sharding=setup.evaluation_sharding,
-      ),
+    eval_step = compile_eval_step(
+      setup, marks, params, store.rows('validation')
     )
     return {'step': step} | evaluate(
       eval_step,

@@ -1,7 +1,7 @@
 """What a run tells: lines for a person, records for the report."""
 
-from types import TracebackType
-from typing import Any, Self
+import contextlib
+from typing import Any
 
 import jax
 from etils import epath
@@ -14,7 +14,7 @@ from train.metrics import MetricsWriter
 from train.timing import Stopwatch
 
 
-class Journal:
+class Journal(contextlib.AbstractContextManager):
   """Console and metrics of a run; silent on all hosts but the first.
 
   Args:
@@ -48,15 +48,7 @@ class Journal:
       )
       self._console = Console(config.steps, step)
 
-  def __enter__(self) -> Self:
-    return self
-
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    traceback: TracebackType | None,
-  ) -> None:
+  def __exit__(self, *error: object) -> None:
     if self._writer is not None:
       self._writer.close()
     if self._console is not None:

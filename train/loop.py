@@ -18,11 +18,15 @@ from train.config import TrainConfig
 from train.early_stopping import NO_EVALUATION, Best, observe, should_stop
 from train.evaluate import evaluate
 from train.journal import Journal
-from train.rows import Marks
-from train.setup import Setup, data_marks, make_setup
+from train.setup import (
+  Setup,
+  compile_eval_step,
+  compile_train_step,
+  data_marks,
+  make_setup,
+)
 from train.signals import Interrupted, stop_request
 from train.state import TrainState, abstract_state, init_state
-from train.step import compile_step, jit_eval_step, jit_train_step
 from train.summary import session_record, summary
 from train.timing import Stopwatch
 from train.workdir import CHECKPOINTS, check_same_run, start_workdir
@@ -101,8 +105,9 @@ def train(
       )
     )
     start_workdir(workdir, resolved, store.directory)
-    journal.line(summary(setup, store.manifest, step))
-    journal.session(step, **session_record(setup, store.manifest, step))
+    facts = session_record(setup, store.manifest, step)
+    journal.line(summary(config, facts, step))
+    journal.session(step, **facts)
     for change in changes:
       journal.event(step, f'Changed at step {step}: {change}')
 
@@ -117,7 +122,9 @@ def train(
       with watch.phase('compile'), ThreadPoolExecutor(1) as background:
         # Importing TensorFlow and reading the first batch takes seconds too.
         first = background.submit(next, batches)
-        train_step, eval_step = _compile(setup, marks, abstract, store)
+        rows = store.rows('train')
+        train_step = compile_train_step(setup, marks, abstract, rows)
+        eval_step = compile_eval_step(setup, marks, abstract.eval_params, rows)
       batches = itertools.chain([first.result()], batches)
 
     def settle(step: int, metrics: dict[str, jax.Array]) -> None:
@@ -262,39 +269,6 @@ def validation_batches(setup: Setup, store: 'Store') -> Iterator[jax.Array]:
     prefetch=setup.config.prefetch,
   ):
     yield global_array.to_global_array(rows_BR, sharding, batch_size)
-
-
-def _compile(
-  setup: Setup, marks: Marks, abstract: TrainState, store: 'Store'
-) -> Any:
-  """Compiles both steps for the shapes that they will see."""
-  config, rows = setup.config, store.rows('train')
-
-  def batch(size, sharding):
-    return jax.ShapeDtypeStruct(
-      (size, rows.row_length), rows.dtype, sharding=sharding
-    )
-
-  train_step = jit_train_step(
-    setup.recipe, marks, setup.shardings, setup.batch_sharding
-  )
-  eval_step = jit_eval_step(
-    setup.recipe, marks, setup.shardings, setup.evaluation_sharding
-  )
-  return (
-    compile_step(
-      train_step,
-      setup.mesh,
-      abstract,
-      batch(config.batch_size, setup.batch_sharding),
-    ),
-    compile_step(
-      eval_step,
-      setup.mesh,
-      abstract.eval_params,
-      batch(config.evaluation_batch_size, setup.evaluation_sharding),
-    ),
-  )
 
 
 def _agreed(signum: int | None, step: int, config: TrainConfig) -> int:

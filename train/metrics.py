@@ -1,12 +1,12 @@
 """The record of a run: metrics.jsonl, mirrored to TensorBoard."""
 
+import contextlib
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from etils import epath
 
@@ -21,7 +21,7 @@ NON_FINITE = {'nan': math.nan, 'inf': math.inf, '-inf': -math.inf}
 REMOTE_INTERVAL = 60.0
 
 
-class MetricsWriter:
+class MetricsWriter(contextlib.AbstractContextManager):
   """Appends records to `<workdir>/metrics.jsonl`, one JSON object a line.
 
   On a local file system every record is whole on disk when `write` returns.
@@ -72,15 +72,7 @@ class MetricsWriter:
         self._directory / 'tensorboard', last_step + 1
       )
 
-  def __enter__(self) -> Self:
-    return self
-
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    traceback: TracebackType | None,
-  ) -> None:
+  def __exit__(self, *error: object) -> None:
     self.close()
 
   def write(self, kind: str, step: int, **values: Any) -> None:

@@ -1,18 +1,21 @@
 """All that a run needs beside its data and its weights, checked."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import jax
 from jax.sharding import Mesh, NamedSharding
 
 from model.config import ModelConfig
+from model.params import Params
 from train.config import TrainConfig
 from train.mesh import batch_sharding, make_mesh
 from train.rows import Marks
 from train.state import Recipe, TrainState, make_recipe, state_shardings
+from train.step import compile_step, jit_eval_step, jit_train_step
 
 if TYPE_CHECKING:
-  from input_pipeline.store import Manifest
+  from input_pipeline.store import Manifest, Rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,4 +81,52 @@ def data_marks(config: ModelConfig, manifest: 'Manifest') -> Marks:
     pad_id=tokenizer.pad_id,
     bos_id=tokenizer.bos_id,
     continue_id=tokenizer.continue_id,
+  )
+
+
+def compile_train_step(
+  setup: Setup, marks: Marks, state: TrainState, rows: 'Rows'
+) -> Any:
+  """Compiles the training step for batches of these rows.
+
+  Args:
+    setup: the run.
+    marks: ids of the special tokens.
+    state: the state, or its shapes and shardings.
+    rows: of the training split; only their length and dtype matter.
+  """
+  sharding = setup.batch_sharding
+  return compile_step(
+    jit_train_step(setup.recipe, marks, setup.shardings, sharding),
+    setup.mesh,
+    state,
+    _batch(rows, setup.config.batch_size, sharding),
+  )
+
+
+def compile_eval_step(
+  setup: Setup, marks: Marks, params: Params, rows: 'Rows'
+) -> Any:
+  """Compiles the evaluation step for batches of these rows.
+
+  Args:
+    setup: the run.
+    marks: ids of the special tokens.
+    params: the parameters, or their shapes and shardings.
+    rows: of a split; only their length and dtype matter.
+  """
+  sharding = setup.evaluation_sharding
+  return compile_step(
+    jit_eval_step(setup.recipe, marks, setup.shardings, sharding),
+    setup.mesh,
+    params,
+    _batch(rows, setup.config.evaluation_batch_size, sharding),
+  )
+
+
+def _batch(
+  rows: 'Rows', size: int, sharding: NamedSharding
+) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(
+    (size, rows.row_length), rows.dtype, sharding=sharding
   )

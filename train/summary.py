@@ -7,6 +7,7 @@ import jax
 from model.flops import training_flops_per_token
 from model.params import count
 from train.chips import peak_flops
+from train.config import TrainConfig
 from train.console import format_count, summary_table
 from train.setup import Setup
 from train.workdir import package_versions
@@ -46,10 +47,9 @@ def session_record(
   }
 
 
-def summary(setup: Setup, manifest: 'Manifest', step: int) -> str:
-  """The table that a run opens with."""
-  facts = session_record(setup, manifest, step)
-  config, data = setup.config, facts['dataset']
+def summary(config: TrainConfig, facts: dict[str, Any], step: int) -> str:
+  """The table that a run opens with, from its session record."""
+  data = facts['dataset']
   mesh = ' x '.join(f'{name} {size}' for name, size in facts['mesh'].items())
   tokens = config.steps * facts['tokens_per_step']
   peak = facts['peak_flops_per_device']
