@@ -22,8 +22,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from etils import epath
 
 from benchmarks.machine import describe_machine
+from configs.curation import get_curation
 from input_pipeline import chunks, encode, tokenizer
 from input_pipeline.config import DataConfig, TokenizerConfig
+from input_pipeline.curation.config import curation_config
 from input_pipeline.sources import documents
 
 COMPARED_BYTES = 4_000_000
@@ -69,6 +71,7 @@ def _config(directory: str, vocab_size: int) -> DataConfig:
     tokenizer=TokenizerConfig(
       kind='bpe', vocab_size=vocab_size, train_bytes=100_000_000, path=None
     ),
+    curation=curation_config(get_curation().to_dict()),
     workers=1,
     prefetch=2,
     sequence_length=1_024,

@@ -6,6 +6,8 @@ Defaults live here and nowhere else: the other configs start from
 
 from ml_collections import ConfigDict, config_dict
 
+from configs.curation import get_curation
+
 
 def get_config() -> ConfigDict:
   """Returns the complete default configuration."""
@@ -198,6 +200,8 @@ def _data() -> ConfigDict:
   data.tokenizer.train_bytes = 100_000_000
   # tokenizer.json for 'file'.
   data.tokenizer.path = config_dict.placeholder(str)
+  # What is cleaned, left out and counted; configs/curation.py has its fields.
+  data.curation = get_curation()
   # Processes that prepare; None: one a core.
   data.workers = config_dict.placeholder(int)
   # Batches read ahead of the step.

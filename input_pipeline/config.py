@@ -3,6 +3,8 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from input_pipeline.curation.config import CurationConfig, curation_config
+
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
@@ -54,6 +56,7 @@ class DataConfig:
   text_field: str
   on_bad_document: str
   tokenizer: TokenizerConfig
+  curation: CurationConfig
   workers: int | None
   prefetch: int
   sequence_length: int
@@ -116,6 +119,8 @@ def data_config(config: 'ConfigDict') -> DataConfig:
   data['sequence_length'] = config.sequence_length
   _check_fields('data.tokenizer', tokenizer, TokenizerConfig)
   data['tokenizer'] = TokenizerConfig(**tokenizer)
+  if 'curation' in data:
+    data['curation'] = curation_config(data['curation'])
   _check_fields('data', data, DataConfig)
   return DataConfig(**data)
 

@@ -3,9 +3,18 @@
 import dataclasses
 from pathlib import Path
 
+from configs.curation import get_curation
 from input_pipeline.config import DataConfig, TokenizerConfig
+from input_pipeline.curation.config import CurationConfig, curation_config
 from input_pipeline.prepare import prepare
 from input_pipeline.store import Store, open_store
+
+
+def curation(**changes) -> CurationConfig:
+  """The default curation, with fields set: curation(**{'code.privacy.phones': True})."""
+  config = get_curation()
+  config.update_from_flattened_dict(changes)
+  return curation_config(config.to_dict())
 
 
 def text_config(tmp_path: Path, **changes) -> DataConfig:
@@ -25,6 +34,7 @@ def text_config(tmp_path: Path, **changes) -> DataConfig:
     tokenizer=TokenizerConfig(
       kind='bytes', vocab_size=300, train_bytes=10_000, path=None
     ),
+    curation=curation(),
     workers=1,
     prefetch=2,
     sequence_length=16,

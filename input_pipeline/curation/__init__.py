@@ -1,0 +1,1 @@
+"""What a document must be to be trained on, and what is changed in it."""
