@@ -26,7 +26,11 @@ from configs.curation import get_curation
 from input_pipeline import chunks, encode, tokenizer
 from input_pipeline.config import DataConfig, TokenizerConfig
 from input_pipeline.curation.config import curation_config
-from input_pipeline.sources import documents
+from input_pipeline.engine import LocalEngine
+from input_pipeline.progress import Progress
+from input_pipeline.read import read
+from input_pipeline.selection import chunk_tasks, find_equal, without
+from input_pipeline.sources import parts
 
 COMPARED_BYTES = 4_000_000
 Result = TypeVar('Result')
@@ -44,8 +48,7 @@ def main() -> None:
   rates: dict[str, list[float]] = {}
   with tempfile.TemporaryDirectory() as directory:
     config = _config(directory, arguments.vocab_size)
-    for _ in documents(config):  # builds the dataset, once
-      break
+    parts(config)  # builds the dataset, once
     for number in range(arguments.rounds):
       work = epath.Path(directory) / f'round {number}'
       for stage, text_bytes, seconds in _round(config, work):
@@ -67,6 +70,8 @@ def _config(directory: str, vocab_size: int) -> DataConfig:
     validation_files=(),
     validation_fraction=0.05,
     text_field='text',
+    source_field=None,
+    licence_field=None,
     on_bad_document='error',
     tokenizer=TokenizerConfig(
       kind='bpe', vocab_size=vocab_size, train_bytes=100_000_000, path=None
@@ -82,24 +87,27 @@ def _round(
   config: DataConfig, work: epath.Path
 ) -> Iterator[tuple[str, int, float]]:
   """Yields (stage, bytes of text, CPU-seconds)."""
-  source, seconds = _timed(
-    lambda: chunks.read(config, work / 'text', lambda line: None)
+  engine = LocalEngine(1)
+  found, seconds = _timed(
+    lambda: read(
+      config, work / 'text', engine, Progress('Read', lambda line: None)
+    )
   )
-  indices = [
-    chunks.load_index(source.directory, name)
-    for split in chunks.SPLITS
-    for name in source.names(split)
-  ]
-  everything = sum(int(index.bytes_D.sum()) for index in indices)
+  tasks = chunk_tasks(found.chunks)
+  everything = sum(
+    int(chunks.load_table(task.directory, task.name)['bytes'].sum())
+    for task in tasks
+  )
   yield 'read', everything, seconds
-  selection, seconds = _timed(lambda: chunks.select(source, 10**9))
-  yield 'deduplicate', everything, seconds
+  equal, seconds = _timed(lambda: find_equal(tasks, work / 'equal', engine))
+  yield 'leave equal texts out', everything, seconds
 
-  names, kept = source.names('train'), selection.kept['train']
+  tasks = [t for t in without(tasks, equal[:, 0]) if t.split == 'train']
+  names, kept = [t.name for t in tasks], [t.kept_D for t in tasks]
   texts = [
     text
     for name, mask in zip(names, kept, strict=True)
-    for text in chunks.texts(source.directory, name, mask)
+    for text in chunks.texts(work / 'text', name, mask)
   ]
   size = sum(len(text.encode()) for text in texts)
   data, seconds = _timed(

@@ -187,6 +187,12 @@ def _data() -> ConfigDict:
   data.validation_fraction = 0.05
   # Field or column that holds the text (tfds, jsonl, parquet).
   data.text_field = 'text'
+  # Field that names the source of a document, for curation, counts and the
+  # data card. None: the folder of its file, as in its id; for TFDS the feature
+  # 'source', if there is one, else the name of the dataset.
+  data.source_field = config_dict.placeholder(str)
+  # Field that names its licence, for the data card; None: unknown.
+  data.licence_field = config_dict.placeholder(str)
   # A document that cannot be read: 'error' stops, 'skip' counts and goes on.
   data.on_bad_document = 'error'
   data.tokenizer = ConfigDict()

@@ -1,224 +1,141 @@
-"""First stage of `prepare`: documents as chunks of text files, deduplicated.
+"""Documents on disk between the stages of `prepare`.
 
-A chunk is <name>.text, the texts one after the other, and <name>.json, which
-says for each its id, source, bytes and hash. The size of chunks is fixed, so
-that the result does not depend on how many processes work on them.
+A chunk is <name>.text, the texts one after the other; <name>.json, their ids,
+sources and licences; and <name>.npy, a table of numbers. The chunks follow from
+the sources alone, so what is made of them does not depend on how many processes
+work on them. Suffix: D documents.
 """
 
-import collections
 import dataclasses
 import hashlib
+import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from etils import epath
 
 from input_pipeline import durable
-from input_pipeline.config import DataConfig
-from input_pipeline.progress import Progress
-from input_pipeline.sources import TRAIN, VALIDATION, Unreadable, documents
+from input_pipeline.documents import TRAIN, VALIDATION, Document
 
 SPLITS = (TRAIN, VALIDATION)
 # Bounds the memory of a worker; a longer document is a chunk by itself.
 CHUNK_BYTES = 8 << 20
-_FINISHED = 'finished.json'
+
+# Numbers of a document: UTF-8 bytes, a hash of the text in two halves, a score
+# of its quality, the greater the better, and the place of its source in
+# data.curation.source_priority, the smaller the better.
+TABLE = np.dtype(
+  [
+    ('bytes', '<u8'),
+    ('high', '<u8'),
+    ('low', '<u8'),
+    ('quality', '<u2'),
+    ('priority', '<u2'),
+  ]
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chunks:
-  """What was read.
+  """A set of chunks.
 
   Attributes:
-    directory: of the chunks.
-    counts: number of chunks by split.
-    dropped: documents left out by split and reason.
-    source_sha256: by split, of all ids and texts.
+    directory: where they lie.
+    names: of the chunks of each split, in order.
   """
 
   directory: epath.Path
-  counts: dict[str, int]
-  dropped: dict[str, dict[str, int]]
-  source_sha256: dict[str, str]
+  names: dict[str, list[str]]
 
-  def names(self, split: str) -> list[str]:
-    """Chunks of a split, in order."""
-    return [chunk_name(split, n) for n in range(self.counts[split])]
+  def all_names(self) -> list[str]:
+    """Validation first: its texts win over the same ones in training."""
+    return [*self.names[VALIDATION], *self.names[TRAIN]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
-  """The documents of a chunk: ids, sources, UTF-8 bytes, hashes [D, 2]."""
+  """The documents of a chunk, without their texts."""
 
   ids: list[str]
   sources: list[str]
-  bytes_D: np.ndarray
-  hashes_D2: np.ndarray
+  licences: list[str]
+  table_D: np.ndarray
 
 
-def chunk_name(split: str, number: int) -> str:
-  """Name of a chunk."""
-  return f'{split}-{number:06d}'
+def write(
+  directory: epath.Path,
+  name: str,
+  documents: Sequence[Document],
+  *,
+  quality_D: np.ndarray | int = 0,
+  priority_D: np.ndarray | int = 0,
+) -> None:
+  """Writes a chunk; its .json comes last and makes it complete."""
+  texts = [document.text.encode() for document in documents]
+  table_D = np.zeros(len(texts), TABLE)
+  table_D['bytes'] = [len(text) for text in texts]
+  digests = b''.join(hashlib.blake2b(t, digest_size=16).digest() for t in texts)
+  table_D['high'], table_D['low'] = (
+    np.frombuffer(digests, '>u8').reshape(-1, 2).T
+  )
+  table_D['quality'], table_D['priority'] = quality_D, priority_D
+  durable.write(directory / f'{name}.text', b''.join(texts))
+  durable.write(directory / f'{name}.npy', npy(table_D))
+  columns = {
+    'ids': [document.id for document in documents],
+    'sources': [document.source for document in documents],
+    'licences': [document.licence for document in documents],
+  }
+  durable.write(directory / f'{name}.json', json.dumps(columns).encode())
 
 
-def read(
-  config: DataConfig, directory: epath.Path, log: Callable[[str], None]
-) -> Chunks:
-  """Reads all documents of the source into chunks.
-
-  A start after a finished read reads nothing again; one after an unfinished
-  read begins anew, as its order is that of the source.
-
-  Raises:
-    ValueError: for an unreadable document if data.on_bad_document is 'error'.
-  """
-  finished = directory / _FINISHED
-  if not finished.exists():
-    writers = {split: _Writer(directory, split) for split in SPLITS}
-    progress = Progress('Read', log)
-    for split, document in documents(config):
-      writer = writers[split]
-      if isinstance(document, Unreadable):
-        if config.on_bad_document == 'error':
-          raise ValueError(
-            f"{document.reason}; data.on_bad_document='skip' leaves such"
-            ' documents out and counts them'
-          )
-        writer.dropped['unreadable'] += 1
-      elif not document.text or document.text.isspace():
-        writer.dropped['empty'] += 1
-      else:
-        text = document.text.encode()
-        writer.add(document.id, document.source, text)
-        progress.add(1, len(text))
-    for writer in writers.values():
-      writer.flush()
-    progress.finish()
-    summary = {
-      'counts': {s: w.number for s, w in writers.items()},
-      'dropped': {s: dict(w.dropped) for s, w in writers.items()},
-      'source_sha256': {s: w.hash.hexdigest() for s, w in writers.items()},
-    }
-    durable.write(finished, json.dumps(summary).encode())
-  return Chunks(directory=directory, **json.loads(finished.read_text()))
+def is_written(directory: epath.Path, name: str) -> bool:
+  """Whether a chunk is complete."""
+  return (directory / f'{name}.json').exists()
 
 
-class _Writer:
-  """Collects the documents of a split and writes full chunks."""
-
-  def __init__(self, directory: epath.Path, split: str) -> None:
-    self._directory = directory
-    self._split = split
-    self._start()
-    self.number = 0
-    self.dropped = collections.Counter({'unreadable': 0, 'empty': 0})
-    self.hash = hashlib.sha256()
-
-  def _start(self) -> None:
-    self._texts: list[bytes] = []
-    self._entries: list[tuple[str, str, int, str]] = []
-    self._bytes = 0
-
-  def add(self, identifier: str, source: str, text: bytes) -> None:
-    digest = hashlib.blake2b(text, digest_size=16).hexdigest()
-    self.hash.update(f'{json.dumps(identifier)} {digest}\n'.encode())
-    self._texts.append(text)
-    self._entries.append((identifier, source, len(text), digest))
-    self._bytes += len(text)
-    if self._bytes >= CHUNK_BYTES:
-      self.flush()
-
-  def flush(self) -> None:
-    if self._entries:
-      name = chunk_name(self._split, self.number)
-      durable.write(self._directory / f'{name}.text', b''.join(self._texts))
-      entries = json.dumps(list(zip(*self._entries, strict=True))).encode()
-      durable.write(self._directory / f'{name}.json', entries)
-      self.number += 1
-      self._start()
+def load_table(directory: epath.Path, name: str) -> np.ndarray:
+  """The numbers of the documents of a chunk, TABLE [D]."""
+  return np.load(io.BytesIO((directory / f'{name}.npy').read_bytes()))
 
 
 def load_index(directory: epath.Path, name: str) -> Index:
-  """Reads what a chunk holds."""
+  """What a chunk holds beside the texts."""
   columns = json.loads((directory / f'{name}.json').read_text())
-  ids, sources, sizes, digests = columns
-  hashes = np.frombuffer(bytes.fromhex(''.join(digests)), '>u8').reshape(-1, 2)
-  return Index(
-    ids=ids,
-    sources=sources,
-    bytes_D=np.array(sizes, np.int64),
-    hashes_D2=hashes.astype(np.uint64),
-  )
+  return Index(**columns, table_D=load_table(directory, name))
 
 
 def texts(
-  directory: epath.Path, name: str, kept_D: np.ndarray
+  directory: epath.Path, name: str, kept_D: np.ndarray | None = None
 ) -> Iterator[str]:
-  """Yields the chosen texts of a chunk; `kept_D` is a mask."""
+  """Yields the chosen texts of a chunk, or all; `kept_D` is a mask."""
   data = (directory / f'{name}.text').read_bytes()
-  ends = np.cumsum(load_index(directory, name).bytes_D).tolist()
-  for start, stop, kept in zip([0, *ends[:-1]], ends, kept_D, strict=True):
-    if kept:
-      yield data[start:stop].decode()
+  bytes_D = load_table(directory, name)['bytes'].astype(np.int64)
+  stop_D = np.cumsum(bytes_D)
+  if kept_D is None:
+    kept_D = np.ones(stop_D.size, bool)
+  assert kept_D.size == stop_D.size, (directory, name)
+  for i in np.flatnonzero(kept_D):
+    yield data[stop_D[i] - bytes_D[i] : stop_D[i]].decode()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Selection:
-  """Which documents stay, and which of them train the tokenizer.
-
-  Attributes:
-    kept: split -> mask of each chunk, bool [D].
-    duplicates: split -> documents left out.
-    sample: masks of the training chunks.
-  """
-
-  kept: dict[str, list[np.ndarray]]
-  duplicates: dict[str, int]
-  sample: list[np.ndarray]
-
-
-def select(chunks: Chunks, sample_bytes: int) -> Selection:
-  """Drops texts that stood before, and draws the tokenizer's sample.
-
-  Validation comes first, so a text that stands in both splits leaves training.
-  The sample takes kept training documents in the order of their hashes until
-  `sample_bytes` are reached.
-  """
-  indices = {
-    split: [load_index(chunks.directory, n) for n in chunks.names(split)]
-    for split in SPLITS
-  }
-  order = [i for split in (VALIDATION, TRAIN) for i in indices[split]]
-  empty_02 = np.empty((0, 2), np.uint64)
-  hashes_D2 = np.concatenate([empty_02, *(i.hashes_D2 for i in order)])
-  kept_D = _first_of_each(hashes_D2)
-
-  bytes_D = np.concatenate([np.empty(0, np.int64), *(i.bytes_D for i in order)])
-  held_out = sum(i.bytes_D.size for i in indices[VALIDATION])
-  sample_D = np.zeros_like(kept_D)
-  training = held_out + np.flatnonzero(kept_D[held_out:])
-  training = training[np.argsort(hashes_D2[training, 0], kind='stable')]
-  before = np.cumsum(bytes_D[training]) - bytes_D[training]
-  sample_D[training[before < sample_bytes]] = True
-
-  ends = np.cumsum([index.bytes_D.size for index in order])[:-1]
-  kept = np.split(kept_D, ends) if order else []
-  sample = np.split(sample_D, ends) if order else []
-  first = chunks.counts[VALIDATION]
-  by_split = {VALIDATION: kept[:first], TRAIN: kept[first:]}
-  return Selection(
-    kept=by_split,
-    duplicates={s: sum(int((~m).sum()) for m in by_split[s]) for s in SPLITS},
-    sample=sample[first:],
-  )
+def documents(
+  directory: epath.Path, name: str, kept_D: np.ndarray | None = None
+) -> list[Document]:
+  """The chosen documents of a chunk, or all."""
+  index = load_index(directory, name)
+  if kept_D is None:
+    kept_D = np.ones(len(index.ids), bool)
+  chosen = np.flatnonzero(kept_D).tolist()
+  return [
+    Document(index.ids[i], text, index.sources[i], index.licences[i])
+    for i, text in zip(chosen, texts(directory, name, kept_D), strict=True)
+  ]
 
 
-def _first_of_each(hashes_D2: np.ndarray) -> np.ndarray:
-  """Mask of the first occurrence of every hash; the sort is stable."""
-  order = np.lexsort((hashes_D2[:, 1], hashes_D2[:, 0]))
-  sorted_D2 = hashes_D2[order]
-  new = np.ones(len(order), bool)
-  new[1:] = np.any(sorted_D2[1:] != sorted_D2[:-1], axis=1)
-  kept_D = np.zeros(len(order), bool)
-  kept_D[order[new]] = True
-  return kept_D
+def npy(array: np.ndarray) -> bytes:
+  """An array as the bytes of a .npy file."""
+  buffer = io.BytesIO()
+  np.save(buffer, array)
+  return buffer.getvalue()

@@ -54,6 +54,8 @@ class DataConfig:
   validation_files: tuple[str, ...]
   validation_fraction: float
   text_field: str
+  source_field: str | None
+  licence_field: str | None
   on_bad_document: str
   tokenizer: TokenizerConfig
   curation: CurationConfig

@@ -57,9 +57,11 @@ def encode_chunk(task: EncodeTask) -> tuple[int, int]:
   encoded = [tokenizer.encode(text) for text in texts]
   tokens = np.concatenate([np.empty(0, tokenizer.dtype), *encoded])
   durable.write(task.directory / f'{task.name}.tokens', tokens)
-  durable.write(lengths, _npy(np.array([len(e) for e in encoded], np.int64)))
-  index = chunks.load_index(task.text_directory, task.name)
-  return int(task.kept_D.sum()), int(index.bytes_D[task.kept_D].sum())
+  durable.write(
+    lengths, chunks.npy(np.array([len(e) for e in encoded], np.int64))
+  )
+  table_D = chunks.load_table(task.text_directory, task.name)
+  return int(task.kept_D.sum()), int(table_D['bytes'][task.kept_D].sum())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ def _pack(task: PackTask, counts: epath.Path, finished: epath.Path) -> None:
   shard = None
   if documents:
     lines = ''.join(json.dumps(origin) + '\n' for origin in origins).encode()
-    pieces = _npy(pieces_P4.astype(np.uint32))
+    pieces = chunks.npy(pieces_P4.astype(np.uint32))
     durable.write(task.directory / f'{task.name}.documents.jsonl', lines)
     durable.write(task.directory / f'{task.name}.pieces.npy', pieces)
     durable.write(task.directory / f'{task.name}.rows', rows_NR)
@@ -158,7 +160,7 @@ def _pack(task: PackTask, counts: epath.Path, finished: epath.Path) -> None:
       'pieces_sha256': hashlib.sha256(pieces).hexdigest(),
       'documents_sha256': hashlib.sha256(lines).hexdigest(),
     }
-  durable.write(counts, _npy(targets_V))
+  durable.write(counts, chunks.npy(targets_V))
   result = {
     'name': task.name,
     'shard': shard,
@@ -199,7 +201,7 @@ def _documents(
         {
           'id': index.ids[i],
           'source': index.sources[i],
-          'bytes': int(index.bytes_D[i]),
+          'bytes': int(index.table_D['bytes'][i]),
           'tokens': int(length),
         }
       )
@@ -209,9 +211,3 @@ def _documents(
 @functools.lru_cache(maxsize=2)
 def _tokenizer(path: epath.Path, encoder: str) -> Tokenizer:
   return load_tokenizer(path, encoder=encoder)
-
-
-def _npy(array: np.ndarray) -> bytes:
-  buffer = io.BytesIO()
-  np.save(buffer, array)
-  return buffer.getvalue()

@@ -1,5 +1,6 @@
 """Examples of a TFDS dataset, ours or the catalogue's."""
 
+import itertools
 import os
 import platform
 from collections.abc import Iterator
@@ -29,11 +30,10 @@ def licence(config: DataConfig) -> str | None:
   return info.redistribution_info.license or None
 
 
-def examples(config: DataConfig, split: str) -> Iterator[tuple[str, str, Any]]:
-  """Yields (id, source, text) of a split, in its stored order.
+def ranges(config: DataConfig, split: str, size: int) -> list[tuple[int, int]]:
+  """Cuts the examples of a split into ranges of about `size` bytes.
 
-  A dataset that is not there yet is built first, in ArrayRecord files. The id
-  is the example's own, where it has one, else '<split>/<number>'.
+  A dataset that is not there yet is built first, in ArrayRecord files.
 
   Raises:
     ValueError: when the dataset, the split or the text field does not exist.
@@ -51,13 +51,27 @@ def examples(config: DataConfig, split: str) -> Iterator[tuple[str, str, Any]]:
       f'{config.name}: no split {split!r}; it has {", ".join(names)}'
       ' (data.split and data.validation_split choose)'
     )
-  for number, example in enumerate(_read(builder, split)):
-    identifier, source = f'{split}/{number}', config.name
-    if 'id' in features:
-      identifier = _text(example['id'])
-    if 'source' in features:
-      source = _text(example['source'])
-    yield identifier, source, example[config.text_field]
+  info = builder.info.splits[split]
+  count = info.num_examples
+  # Other formats are read from their beginning: in one piece, then.
+  pieces = max(1, info.num_bytes // size) if _is_indexed(builder) else 1
+  bounds = [count * n // pieces for n in range(pieces + 1)]
+  return list(itertools.pairwise(bounds))
+
+
+def examples(
+  config: DataConfig, split: str, start: int, stop: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields (id, example) of a range of a split, in its stored order.
+
+  The id is the example's own, where it has one, else '<split>/<number>'.
+  """
+  builder = _prepared(config)
+  for number, example in enumerate(_read(builder, split, start, stop), start):
+    identifier = f'{split}/{number}'
+    if 'id' in example:
+      identifier = text(example['id'])
+    yield identifier, example
 
 
 def _prepared(config: DataConfig) -> Any:
@@ -86,9 +100,16 @@ def _prepared(config: DataConfig) -> Any:
   return builder
 
 
-def _read(builder: Any, split: str) -> Iterator[dict[str, Any]]:
-  if builder.info.file_format.value == 'array_record':
-    return iter(builder.as_data_source(split=split))
+def _is_indexed(builder: Any) -> bool:
+  return builder.info.file_format.value == 'array_record'
+
+
+def _read(
+  builder: Any, split: str, start: int, stop: int
+) -> Iterator[dict[str, Any]]:
+  if _is_indexed(builder):
+    source = builder.as_data_source(split=split)
+    return (source[number] for number in range(start, stop))
   from input_pipeline.tensorflow_setup import tensorflow
 
   tensorflow()
@@ -103,5 +124,6 @@ def _read(builder: Any, split: str) -> Iterator[dict[str, Any]]:
   )
 
 
-def _text(value: bytes | str) -> str:
+def text(value: bytes | str) -> str:
+  """A text feature as a string."""
   return value.decode() if isinstance(value, bytes) else value

@@ -2,15 +2,37 @@
 
 import concurrent.futures
 import concurrent.futures.process
+import dataclasses
+import itertools
 import multiprocessing
 import os
+import pathlib
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-Task = TypeVar('Task')
+_ROOM = pathlib.Path(__file__).parent
+
+
+class Named(Protocol):
+  """A task has a name, for messages."""
+
+  @property
+  def name(self) -> str:
+    """Of the task."""
+
+
+Task = TypeVar('Task', bound=Named)
 Result = TypeVar('Result')
+
+
+@dataclasses.dataclass(frozen=True)
+class _UserError:
+  """A ValueError of ours, whose message is all that a user needs."""
+
+  message: str
 
 
 def run(
@@ -22,7 +44,7 @@ def run(
   the work: a forked copy of a program with threads, such as JAX's, may hang.
 
   Raises:
-    RuntimeError: when the system killed a worker.
+    RuntimeError: when the system killed a worker; names the tasks at work.
     Exception: what `function` raises.
   """
   workers = min(workers, len(tasks))
@@ -34,17 +56,51 @@ def run(
     mp_context=multiprocessing.get_context('spawn'),
     initializer=_follow_parent,
   )
+  waiting = iter(tasks)
+  running: dict[concurrent.futures.Future, str] = {}
   try:
-    futures = [pool.submit(function, task) for task in tasks]
-    for future in concurrent.futures.as_completed(futures):
-      yield future.result()
+    while True:
+      # No more at a time than there are workers, to know what they work on.
+      for task in itertools.islice(waiting, workers - len(running)):
+        running[pool.submit(guarded, function, task)] = task.name
+      if not running:
+        return
+      done, _ = concurrent.futures.wait(
+        running, return_when=concurrent.futures.FIRST_COMPLETED
+      )
+      for future in done:
+        result = future.result()
+        del running[future]
+        yield unguarded(result)
   except concurrent.futures.process.BrokenProcessPool as error:
     raise RuntimeError(
-      f'a worker process was killed, perhaps for its memory; data.workers is'
-      f' {workers}: start again with fewer, what is finished is kept'
+      'a worker process was killed, perhaps for its memory, at work on one of'
+      f' {", ".join(sorted(running.values()))}; data.workers is {workers}:'
+      ' start again with fewer, what is finished is kept'
     ) from error
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+def guarded(function: Callable[[Task], Result], task: Task) -> Any:
+  """function(task), or the error of a user in place of a result.
+
+  Raised in another process, it would look like a fault in a library.
+  """
+  try:
+    return function(task)
+  except ValueError as error:
+    frames = traceback.extract_tb(error.__traceback__)
+    if pathlib.Path(frames[-1].filename).is_relative_to(_ROOM):
+      return _UserError(str(error))
+    raise
+
+
+def unguarded(result: Any) -> Any:
+  """The result of `guarded`, or the error that it stands for."""
+  if isinstance(result, _UserError):
+    raise ValueError(result.message)
+  return result
 
 
 def cores() -> int:

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from configs.curation import get_curation
+from input_pipeline import sources
 from input_pipeline.config import DataConfig, TokenizerConfig
 from input_pipeline.curation.config import CurationConfig, curation_config
 from input_pipeline.prepare import prepare
@@ -11,7 +12,7 @@ from input_pipeline.store import Store, open_store
 
 
 def curation(**changes) -> CurationConfig:
-  """The default curation, with fields set: curation(**{'code.privacy.phones': True})."""
+  """The default, with fields set: curation(**{'code.privacy.phones': True})."""
   config = get_curation()
   config.update_from_flattened_dict(changes)
   return curation_config(config.to_dict())
@@ -30,6 +31,8 @@ def text_config(tmp_path: Path, **changes) -> DataConfig:
     validation_files=(),
     validation_fraction=0.25,
     text_field='text',
+    source_field=None,
+    licence_field=None,
     on_bad_document='error',
     tokenizer=TokenizerConfig(
       kind='bytes', vocab_size=300, train_bytes=10_000, path=None
@@ -52,6 +55,12 @@ def write_corpus(tmp_path: Path, documents: int = 24) -> None:
 
 
 BPE = TokenizerConfig(kind='bpe', vocab_size=300, train_bytes=900, path=None)
+
+
+def read_documents(config: DataConfig):
+  """Every (split, document) of the sources."""
+  for part in sources.parts(config):
+    yield from sources.read_part(config, part)
 
 
 def prepared(config: DataConfig, log=lambda line: None) -> Store:

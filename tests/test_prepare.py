@@ -9,9 +9,13 @@ import pytest
 from data_configs import BPE, contents, prepared, text_config, write_corpus
 from etils import epath
 
-from input_pipeline import chunks, durable
+from input_pipeline import chunks, durable, selection
 from input_pipeline.config import TokenizerConfig
+from input_pipeline.curate import curate
+from input_pipeline.engine import LocalEngine
 from input_pipeline.prepare import prepare, store_directory
+from input_pipeline.progress import Progress
+from input_pipeline.read import read
 from input_pipeline.store import open_store
 from input_pipeline.tokenizer import load_tokenizer
 
@@ -219,14 +223,15 @@ def test_the_tokenizer_sample_is_training_text(tmp_path, small_chunks):
   write_jsonl(tmp_path / 'train.jsonl', [*texts, *texts])
   write_jsonl(tmp_path / 'validation.jsonl', texts[:5])
   config = jsonl_config(tmp_path)
-  read = chunks.read(config, epath.Path(tmp_path / 'work'), print)
+  work, engine = epath.Path(tmp_path / 'work'), LocalEngine(1)
+  found = read(config, work / 'text', engine, Progress('Read', print))
+  tasks = curate(config, found, work, engine, print).tasks_of('train')
   sizes = np.concatenate(
-    [chunks.load_index(read.directory, n).bytes_D for n in read.names('train')]
+    [chunks.load_table(t.directory, t.name)['bytes'] for t in tasks]
   )
+  kept = np.concatenate([task.kept_D for task in tasks])
   for wanted in (400, 10**6):
-    selection = chunks.select(read, wanted)
-    sample = np.concatenate(selection.sample)
-    kept = np.concatenate(selection.kept['train'])
+    sample = np.concatenate(selection.sample(tasks, wanted))
     assert kept.sum() == 35
     assert not (sample & ~kept).any()
     if wanted == 400:

@@ -71,13 +71,13 @@ def test_killed_at_any_point_ends_with_the_same_bytes(tmp_path, small_chunks):
   expected = prepared(config)
   directory = str(tmp_path / 'killed')
   for when, name in [
-    ('half written', 'train-000001.text'),
+    ('half written', 'train-00000-00001.text'),
     ('written', 'finished.json'),
     ('half written', 'tokenizer.json'),
     ('written', 'tokenizer.json'),
-    ('half written', 'train-000001.tokens'),
-    ('written', 'train-000001.tokens'),
-    ('written', 'train-000002.lengths.npy'),
+    ('half written', 'train-00000-00001.tokens'),
+    ('written', 'train-00000-00001.tokens'),
+    ('written', 'train-00000-00002.lengths.npy'),
     ('half written', 'train-00000-of-00002.rows'),
     ('written', 'train-00001-of-00002.rows'),
     ('half written', 'manifest.json'),
@@ -117,16 +117,18 @@ def test_two_at_once_wait_for_one_another(tmp_path):
 
 
 SLEEPERS = """
-import os, sys, time
+import collections, os, sys, time
 from pathlib import Path
 from input_pipeline import workers
 
-def sleep(path):
-  Path(path).write_text(str(os.getpid()))
+Task = collections.namedtuple('Task', 'name')
+
+def sleep(task):
+  Path(task.name).write_text(str(os.getpid()))
   time.sleep(60)
 
 if __name__ == '__main__':
-  list(workers.run(sleep, sys.argv[1:], workers=2))
+  list(workers.run(sleep, [Task(path) for path in sys.argv[1:]], workers=2))
 """
 
 

@@ -2,10 +2,10 @@ import hashlib
 
 import pytest
 import tensorflow_datasets as tfds
-from data_configs import text_config
+from data_configs import read_documents, text_config
 
 from input_pipeline import stdlib_text
-from input_pipeline.sources import Document, documents
+from input_pipeline.documents import Document
 from input_pipeline.tfds_source import INTERPRETER
 
 
@@ -41,7 +41,7 @@ def stdlib_config(tmp_path, **changes):
 
 def by_split(config):
   found: dict[str, list[Document]] = {'train': [], 'validation': []}
-  for split, document in documents(config):
+  for split, document in read_documents(config):
     found[split].append(document)
   return found
 

@@ -179,6 +179,19 @@ class CurationConfig:
   contamination: Contamination
   term_groups: tuple[str, ...]
 
+  @property
+  def uses_nothing(self) -> bool:
+    """Whether only equal texts are left out."""
+    profiles = {
+      self.profile,
+      *pairs('source_profiles', self.source_profiles).values(),
+    }
+    return (
+      profiles == {'none'}
+      and not self.quality_model.trusted_files
+      and not self.contamination.evaluations
+    )
+
   def profile_of(self, source: str) -> Profile | None:
     """The stages for a source; None: none."""
     name = pairs('source_profiles', self.source_profiles).get(

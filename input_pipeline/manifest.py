@@ -1,0 +1,131 @@
+"""What distinguishes a store from others, and what it says of itself."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tiktoken
+import tokenizers
+from etils import epath
+
+from input_pipeline import store, tfds_source
+from input_pipeline.config import DataConfig
+from input_pipeline.curate import Curated
+from input_pipeline.documents import TRAIN, VALIDATION
+from input_pipeline.encode import Packed
+from input_pipeline.tokenizer import Tokenizer
+
+
+def store_directory(config: DataConfig) -> epath.Path:
+  """Where the store of these options lies, be it prepared or not."""
+  options = json.dumps(_options(config), sort_keys=True).encode()
+  digest = hashlib.sha256(options).hexdigest()[:8]
+  label = config.name if config.source == 'tfds' else config.source
+  label = label.replace('/', '_').replace(':', '_')
+  return epath.Path(config.directory).expanduser() / f'{label}-{digest}'
+
+
+def _options(config: DataConfig) -> dict[str, Any]:
+  """The options that change the bytes of the store."""
+  options: dict[str, Any] = {
+    'format_version': store.FORMAT_VERSION,
+    'source': config.source,
+    'on_bad_document': config.on_bad_document,
+    'sequence_length': config.sequence_length,
+    'tokenizer': {'kind': config.tokenizer.kind},
+  }
+  curation = dataclasses.asdict(config.curation)
+  if config.curation.uses_nothing:
+    curation = {'source_priority': config.curation.source_priority}
+  options |= {'curation': curation}
+  if config.source == 'tfds':
+    options |= {'name': config.name, 'split': config.split}
+    options |= {'validation_split': config.validation_split or None}
+    if tfds_source.is_stdlib_text(config.name):
+      options |= {'interpreter': tfds_source.INTERPRETER}
+  else:
+    options |= {'files': config.files}
+    options |= {'validation_files': config.validation_files}
+  if config.source != 'text':
+    options |= {'text_field': config.text_field}
+  if config.holds_out_by_hash:
+    options |= {'validation_fraction': config.validation_fraction}
+  if config.tokenizer.kind == 'bpe':
+    options['tokenizer'] |= {
+      'vocab_size': config.tokenizer.vocab_size,
+      'train_bytes': config.tokenizer.train_bytes,
+    }
+  elif config.tokenizer.kind == 'file':
+    options['tokenizer'] |= {'path': config.tokenizer.path}
+  return options
+
+
+def make_manifest(
+  config: DataConfig,
+  curated: Curated,
+  vocabulary: Tokenizer,
+  packed: dict[str, list[Packed]],
+) -> store.Manifest:
+  """Says what a store holds, of its finished shards."""
+  splits = {
+    split: _split_manifest(
+      packed[split],
+      dropped=curated.dropped[split],
+      source_sha256=curated.source_sha256[split],
+    )
+    for split in (TRAIN, VALIDATION)
+  }
+  options = _options(config)
+  facts = {
+    'options': options,
+    'tokenizer': vocabulary.sha256,
+    'sources': {s: held.source_sha256 for s, held in splits.items()},
+    'rows': {s: [x.sha256 for x in h.shards] for s, h in splits.items()},
+  }
+  fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+  fields = dataclasses.fields(store.TokenizerManifest)
+  return store.Manifest(
+    format_version=store.FORMAT_VERSION,
+    fingerprint=fingerprint.hexdigest(),
+    sequence_length=config.sequence_length,
+    options=options,
+    tokenizer=store.TokenizerManifest(
+      **{field.name: getattr(vocabulary, field.name) for field in fields}
+    ),
+    splits=splits,
+    versions={
+      'python': platform.python_version(),
+      'numpy': np.__version__,
+      'tiktoken': tiktoken.__version__,
+      'tokenizers': tokenizers.__version__,
+    },
+    licence=tfds_source.licence(config),
+  )
+
+
+def _split_manifest(
+  packed: Sequence[Packed],
+  *,
+  dropped: dict[str, int],
+  source_sha256: str,
+) -> store.SplitManifest:
+  counts_V = functools.reduce(np.add, (p.target_counts_V for p in packed))
+  share_V = counts_V[counts_V > 0] / counts_V.sum()
+  shards = tuple(p.shard for p in packed if p.shard is not None)
+  return store.SplitManifest(
+    documents=sum(p.documents for p in packed),
+    text_bytes=sum(p.text_bytes for p in packed),
+    tokens=sum(p.tokens for p in packed),
+    rows=sum(shard.rows for shard in shards),
+    padding_tokens=sum(p.padding_tokens for p in packed),
+    target_tokens=int(counts_V.sum()),
+    dropped=dropped,
+    unigram_entropy=float(-(share_V * np.log(share_V)).sum()),
+    source_sha256=source_sha256,
+    shards=shards,
+  )
