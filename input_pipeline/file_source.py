@@ -101,18 +101,28 @@ def read_text(config: DataConfig, file: File) -> Documents:
 
 def read_jsonl(config: DataConfig, file: File) -> Documents:
   """One document a line; blank lines do not count as documents."""
+  for number, line in numbered_lines(file):
+    where = f'{file.path}:{number}'
+    record = _parse_line(line, where)
+    if isinstance(record, Unreadable):
+      yield record
+    else:
+      identifier = f'{file.name}:{number}'
+      yield document(config, record, identifier, _folder(file), where)
+
+
+def numbered_lines(file: File) -> Iterator[tuple[int, bytes]]:
+  """Lines that are not blank, of a file that may be compressed, from 1 on.
+
+  Raises:
+    ValueError: when the file breaks off.
+  """
   path, number = file.path, 0
   try:
     with path.open('rb') as raw:
       for number, line in enumerate(_decompress(raw, path.suffix), 1):
         if line.strip():
-          where = f'{path}:{number}'
-          record = _parse_line(line, where)
-          if isinstance(record, Unreadable):
-            yield record
-          else:
-            identifier = f'{file.name}:{number}'
-            yield document(config, record, identifier, _folder(file), where)
+          yield number, line
   except (EOFError, OSError, zlib.error, _zstd_error()) as error:
     raise ValueError(
       f'{path} cannot be read after line {number}: {error}; is it complete?'
