@@ -24,7 +24,7 @@ from etils import epath
 from benchmarks.machine import describe_machine
 from configs.curation import get_curation
 from input_pipeline import chunks, encode, tokenizer
-from input_pipeline.config import DataConfig, TokenizerConfig
+from input_pipeline.config import DataConfig, EngineConfig, TokenizerConfig
 from input_pipeline.curation.config import curation_config
 from input_pipeline.engine import LocalEngine
 from input_pipeline.progress import Progress
@@ -77,6 +77,7 @@ def _config(directory: str, vocab_size: int) -> DataConfig:
       kind='bpe', vocab_size=vocab_size, train_bytes=100_000_000, path=None
     ),
     curation=curation_config(get_curation().to_dict()),
+    engine=EngineConfig(name='local', runner='', options=()),
     workers=1,
     prefetch=2,
     sequence_length=1_024,

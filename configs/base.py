@@ -206,9 +206,20 @@ def _data() -> ConfigDict:
   data.tokenizer.train_bytes = 100_000_000
   # tokenizer.json for 'file'.
   data.tokenizer.path = config_dict.placeholder(str)
+  # Tokens to reserve beside those that structure a row: what augmentations
+  # mark with. One that lacks its tokens says what to set here.
+  data.tokenizer.special_tokens = ()
   # What is cleaned, left out and counted; configs/curation.py has its fields.
   data.curation = get_curation()
-  # Processes that prepare; None: one a core.
+  data.engine = ConfigDict()
+  # What prepares: 'local', processes of this machine, or 'beam', Apache Beam
+  # (an extra) on the cluster that its runner names. Both make the same store.
+  data.engine.name = 'local'
+  # Of Beam: 'FnApiRunner' (this machine), 'DataflowRunner', 'FlinkRunner', ...,
+  # and its options as on a command line: ('--project=mine', ...).
+  data.engine.runner = 'FnApiRunner'
+  data.engine.options = ()
+  # Processes of the local engine; None: one a core.
   data.workers = config_dict.placeholder(int)
   # Batches read ahead of the step.
   data.prefetch = 2

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 SOURCES = ('tfds', 'text', 'jsonl', 'parquet')
 TOKENIZERS = ('bpe', 'file', 'bytes')
-# 256 byte values and the four special tokens.
+# What structures a row, in the order of their ids.
+SPECIAL_TOKENS = ('<|pad|>', '<|bos|>', '<|continue|>', '<|eos|>')
+# They and the 256 byte values.
 MIN_VOCAB_SIZE = 260
 
 
@@ -22,8 +24,10 @@ class TokenizerConfig:
   vocab_size: int
   train_bytes: int
   path: str | None
+  special_tokens: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
+    _check_special_tokens(self.special_tokens)
     _choice('data.tokenizer.kind', self.kind, TOKENIZERS)
     if self.kind == 'file' and not self.path:
       raise ValueError(
@@ -36,8 +40,24 @@ class TokenizerConfig:
         f" data.tokenizer.kind='file', but the kind is {self.kind!r}"
       )
     if self.kind == 'bpe':
-      _at_least('data.tokenizer.vocab_size', self.vocab_size, MIN_VOCAB_SIZE)
+      _at_least(
+        'data.tokenizer.vocab_size',
+        self.vocab_size,
+        MIN_VOCAB_SIZE + len(self.special_tokens),
+      )
       _at_least('data.tokenizer.train_bytes', self.train_bytes, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+  """`config.data.engine`; configs/base.py explains the fields."""
+
+  name: str
+  runner: str
+  options: tuple[str, ...]
+
+  def __post_init__(self) -> None:
+    _choice('data.engine.name', self.name, ('local', 'beam'))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +79,7 @@ class DataConfig:
   on_bad_document: str
   tokenizer: TokenizerConfig
   curation: CurationConfig
+  engine: EngineConfig
   workers: int | None
   prefetch: int
   sequence_length: int
@@ -119,8 +140,14 @@ def data_config(config: 'ConfigDict') -> DataConfig:
     if name in data:
       data[name] = tuple(data[name])
   data['sequence_length'] = config.sequence_length
+  if 'special_tokens' in tokenizer:
+    tokenizer['special_tokens'] = tuple(tokenizer['special_tokens'])
   _check_fields('data.tokenizer', tokenizer, TokenizerConfig)
   data['tokenizer'] = TokenizerConfig(**tokenizer)
+  if 'engine' in data:
+    data['engine']['options'] = tuple(data['engine']['options'])
+    _check_fields('data.engine', data['engine'], EngineConfig)
+    data['engine'] = EngineConfig(**data['engine'])
   if 'curation' in data:
     data['curation'] = curation_config(data['curation'])
   _check_fields('data', data, DataConfig)
@@ -135,6 +162,16 @@ def _check_fields(prefix: str, given: dict[str, Any], cls: type) -> None:
     )
   if missing := sorted(known - set(given)):
     raise ValueError(f'missing field {prefix}.{missing[0]}')
+
+
+def _check_special_tokens(tokens: tuple[str, ...]) -> None:
+  for n, token in enumerate(tokens):
+    if not token or token in tokens[:n] or token in SPECIAL_TOKENS:
+      raise ValueError(
+        f'data.tokenizer.special_tokens holds {token!r}, which is empty, there'
+        f' twice, or one of {", ".join(SPECIAL_TOKENS)}, which every'
+        ' tokenizer has; remove it'
+      )
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

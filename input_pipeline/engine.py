@@ -30,8 +30,9 @@ class Shuffle:
   Attributes:
     name: of the shuffle.
     directory: where the result of each partition goes.
-    emit: the records of a task: a structured array whose field 'key' is a
-      uniformly distributed uint64.
+    kind: of the records; the first field is 'key', a uniformly distributed
+      uint64.
+    emit: the records of a task.
     reduce: gets all records of some keys, sorted by all their fields that are
       plain numbers, in the order of these fields, and returns an array.
     partitions: in how many parts the keys are cut.
@@ -39,6 +40,7 @@ class Shuffle:
 
   name: str
   directory: epath.Path
+  kind: np.dtype
   emit: Callable[[Any], np.ndarray]
   reduce: Callable[[np.ndarray], np.ndarray]
   partitions: int
@@ -47,6 +49,11 @@ class Shuffle:
     """The file of a partition's result."""
     name = f'{partition:05d}-of-{self.partitions:05d}.npy'
     return self.directory / name
+
+  def missing(self) -> list[int]:
+    """Partitions without a result."""
+    numbers = range(self.partitions)
+    return [n for n in numbers if not self.result(n).exists()]
 
 
 class Engine(Protocol):
@@ -86,8 +93,8 @@ def reduce_partition(
   shuffle: Shuffle, partition: int, pieces: Iterable[np.ndarray]
 ) -> None:
   """Sorts the records of a partition and writes what they are reduced to."""
-  records_N = np.concatenate(list(pieces))
-  kind = records_N.dtype
+  records_N = np.concatenate([np.empty(0, shuffle.kind), *pieces])
+  kind = shuffle.kind
   assert kind.names is not None
   numbers = [name for name in kind.names if kind[name].shape == ()]
   order = np.lexsort([records_N[name] for name in reversed(numbers)])
@@ -113,18 +120,18 @@ class LocalEngine:
 
   def shuffle(self, shuffle: Shuffle, tasks: Sequence[Any]) -> None:
     """Leaves the result of every partition in its file."""
-    missing = [
-      _ReduceTask(f'{n}', shuffle, n, tuple(task.name for task in tasks))
-      for n in range(shuffle.partitions)
-      if not shuffle.result(n).exists()
+    missing = shuffle.missing()
+    if missing:
+      for _ in self.map(functools.partial(_spill, shuffle), tasks):
+        pass
+    spills = tuple(task.name for task in tasks)
+    reductions = [
+      _ReduceTask(f'{shuffle.name} {n}', shuffle, n, spills) for n in missing
     ]
-    if not missing:
-      return
-    for _ in self.map(functools.partial(_spill, shuffle), tasks):
+    for _ in self.map(_reduce, reductions):
       pass
-    for _ in self.map(_reduce, missing):
-      pass
-    _spill_directory(shuffle).rmtree()
+    if _spill_directory(shuffle).exists():
+      _spill_directory(shuffle).rmtree()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +151,9 @@ def _spill(shuffle: Shuffle, task: Any) -> None:
   path = _spill_directory(shuffle) / f'{task.name}-{shuffle.partitions}'
   if path.exists():
     return
-  parts = cut(shuffle.emit(task), shuffle.partitions)
+  records = shuffle.emit(task)
+  assert records.dtype == shuffle.kind, records.dtype
+  parts = cut(records, shuffle.partitions)
   ends = np.cumsum([len(part) for part in parts]).astype('<u8')
   file = chunks.npy(ends) + chunks.npy(np.concatenate(parts))
   durable.write(path, file)

@@ -18,6 +18,7 @@ from input_pipeline import (
   tokenizer,
   workers,
 )
+from input_pipeline.beam_engine import BeamEngine
 from input_pipeline.config import DataConfig
 from input_pipeline.curate import Curated, curate
 from input_pipeline.documents import TRAIN
@@ -61,6 +62,8 @@ def prepare(config: DataConfig, *, log: Log) -> epath.Path:
 
 def make_engine(config: DataConfig) -> Engine:
   """The engine that `data.engine` names."""
+  if config.engine.name == 'beam':
+    return BeamEngine(config.engine.runner, config.engine.options)
   return LocalEngine(config.workers or workers.cores())
 
 
@@ -138,14 +141,18 @@ def _make_tokenizer(
   if path.exists():
     return
   if config.tokenizer.kind == 'bytes':
-    data = tokenizer.bytes_tokenizer()
+    data = tokenizer.bytes_tokenizer(config.tokenizer.special_tokens)
   elif config.tokenizer.kind == 'file':
     assert config.tokenizer.path
-    data = tokenizer.with_special_tokens(config.tokenizer.path)
+    data = tokenizer.with_special_tokens(
+      config.tokenizer.path, config.tokenizer.special_tokens
+    )
   else:
     progress = Progress('Trained the tokenizer on', log)
     texts = _sampled(curated, config.tokenizer.train_bytes, progress)
-    data = tokenizer.train_bpe(texts, config.tokenizer.vocab_size)
+    data = tokenizer.train_bpe(
+      texts, config.tokenizer.vocab_size, config.tokenizer.special_tokens
+    )
     progress.finish()
   durable.write(path, data)
 

@@ -121,6 +121,7 @@ def find_equal(
   shuffle = Shuffle(
     name='equal texts',
     directory=directory,
+    kind=EXACT,
     emit=exact_records,
     reduce=later_equals,
     partitions=partitions_for(documents * EXACT.itemsize),

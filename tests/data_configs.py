@@ -5,7 +5,7 @@ from pathlib import Path
 
 from configs.curation import get_curation
 from input_pipeline import sources
-from input_pipeline.config import DataConfig, TokenizerConfig
+from input_pipeline.config import DataConfig, EngineConfig, TokenizerConfig
 from input_pipeline.curation.config import CurationConfig, curation_config
 from input_pipeline.prepare import prepare
 from input_pipeline.store import Store, open_store
@@ -38,6 +38,7 @@ def text_config(tmp_path: Path, **changes) -> DataConfig:
       kind='bytes', vocab_size=300, train_bytes=10_000, path=None
     ),
     curation=curation(),
+    engine=EngineConfig(name='local', runner='', options=()),
     workers=1,
     prefetch=2,
     sequence_length=16,

@@ -17,7 +17,7 @@ ALLOWED = {
   'configs': {'ml_collections', 'configs'},
   'model': {'jax', 'flax', 'numpy', 'model'},
   'input_pipeline': {
-    'array_record', 'etils', 'input_pipeline', 'numpy', 'pyarrow', 'tensorflow',
+    'apache_beam', 'array_record', 'etils', 'input_pipeline', 'numpy', 'pyarrow', 'tensorflow',
     'tensorflow_datasets', 'tiktoken', 'tokenizers', 'zstandard',
   },
   'train': {
