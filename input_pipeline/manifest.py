@@ -62,6 +62,8 @@ def _options(config: DataConfig) -> dict[str, Any]:
     }
   elif config.tokenizer.kind == 'file':
     options['tokenizer'] |= {'path': config.tokenizer.path}
+  if config.tokenizer.special_tokens:
+    options['tokenizer'] |= {'special_tokens': config.tokenizer.special_tokens}
   return options
 
 

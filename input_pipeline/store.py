@@ -73,7 +73,11 @@ class SplitManifest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerManifest:
-  """The tokenizer of the store, whose tokenizer.json lies beside."""
+  """The tokenizer of the store, whose tokenizer.json lies beside.
+
+  `special_tokens` are those beside the four that structure a row; a store that
+  was prepared before they could be reserved has none.
+  """
 
   kind: str
   encoder: str
@@ -83,6 +87,7 @@ class TokenizerManifest:
   bos_id: int
   continue_id: int
   eos_id: int
+  special_tokens: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

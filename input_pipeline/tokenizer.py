@@ -7,6 +7,7 @@ ranks where that gives the same ids, which is about nine times faster, and by
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ import tokenizers
 from etils import epath
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-SPECIAL_TOKENS = ('<|pad|>', '<|bos|>', '<|continue|>', '<|eos|>')
+from input_pipeline.config import SPECIAL_TOKENS
 
 # How GPT-2 cuts text before merging: what the byte-level pre-tokenizer does
 # without a pattern of its own.
@@ -62,6 +63,8 @@ class Tokenizer:
     encoder: which library encodes: 'bytes' (numpy), 'tiktoken' or
       'tokenizers'.
     vocab_size: the greatest id and one.
+    special_tokens: ids of the special tokens beside the four that structure
+      a row; text never becomes one.
     sha256: of tokenizer.json.
   """
 
@@ -72,6 +75,7 @@ class Tokenizer:
   bos_id: int
   continue_id: int
   eos_id: int
+  special_tokens: dict[str, int]
   sha256: str
   _encode: Callable[[str], Sequence[int] | np.ndarray]
   _reference: tokenizers.Tokenizer
@@ -139,23 +143,31 @@ def load_tokenizer(
     bos_id=vocabulary['<|bos|>'],
     continue_id=vocabulary['<|continue|>'],
     eos_id=vocabulary['<|eos|>'],
+    special_tokens={
+      token['content']: token['id']
+      for token in description['added_tokens']
+      if token['special'] and token['content'] not in SPECIAL_TOKENS
+    },
     sha256=hashlib.sha256(data).hexdigest(),
     _encode=encode[encoder],
     _reference=reference,
   )
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> bytes:
+def train_bpe(
+  texts: Iterable[str], vocab_size: int, reserved: Sequence[str] = ()
+) -> bytes:
   """Trains byte-level byte-pair encoding; returns a tokenizer.json.
 
-  The special tokens have ids 0 to 3, the bytes 4 to 259. A merge must occur
-  twice, so little text gives fewer than `vocab_size` tokens.
+  The special tokens have ids 0 to 3, the `reserved` ones the ids after them,
+  and the 256 bytes those that follow. A merge must occur twice, so little text
+  gives fewer than `vocab_size` tokens.
   """
   trained = _byte_level(models.BPE())
   trainer = trainers.BpeTrainer(
     vocab_size=vocab_size,
     min_frequency=2,
-    special_tokens=list(SPECIAL_TOKENS),
+    special_tokens=[*SPECIAL_TOKENS, *reserved],
     initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     show_progress=False,
   )
@@ -163,17 +175,23 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> bytes:
   return trained.to_str(pretty=True).encode()
 
 
-def bytes_tokenizer() -> bytes:
-  """A tokenizer.json whose ids are the special tokens and byte value + 4."""
-  vocabulary = {token: i for i, token in enumerate(SPECIAL_TOKENS)}
+def bytes_tokenizer(reserved: Sequence[str] = ()) -> bytes:
+  """A tokenizer.json whose ids are the special tokens, then the bytes.
+
+  Without `reserved` tokens a byte's id is its value + 4.
+  """
+  special = [*SPECIAL_TOKENS, *reserved]
+  vocabulary = {token: i for i, token in enumerate(special)}
   for character, byte in _byte_of_character().items():
-    vocabulary[character] = byte + len(SPECIAL_TOKENS)
+    vocabulary[character] = byte + len(special)
   plain = _byte_level(models.BPE(vocab=vocabulary, merges=[]))
-  plain.add_special_tokens(list(SPECIAL_TOKENS))
+  plain.add_special_tokens(special)
   return plain.to_str(pretty=True).encode()
 
 
-def with_special_tokens(path: epath.PathLike) -> bytes:
+def with_special_tokens(
+  path: epath.PathLike, reserved: Sequence[str] = ()
+) -> bytes:
   """Reads a tokenizer.json and appends the special tokens that it lacks.
 
   No token that is there already takes their place, `<|endoftext|>` say, as its
@@ -184,7 +202,8 @@ def with_special_tokens(path: epath.PathLike) -> bytes:
     raise ValueError(f'data.tokenizer.path={path} does not exist')
   data = path.read_bytes()
   given = _parse(data, path)
-  missing = [t for t in SPECIAL_TOKENS if given.token_to_id(t) is None]
+  wanted = [*SPECIAL_TOKENS, *reserved]
+  missing = [t for t in wanted if given.token_to_id(t) is None]
   if not missing:
     return data
   taken = set(given.get_vocab(with_added_tokens=True).values())
@@ -224,8 +243,19 @@ def _kind(description: dict[str, Any]) -> str:
   model = description['model']
   if model['type'] != 'BPE':
     return model['type']
-  plain = not model['merges'] and len(model['vocab']) == 260
+  plain = not model['merges'] and _first_byte(description) is not None
   return 'bytes' if plain and _pattern(description) == PATTERN else 'bpe'
+
+
+def _first_byte(description: dict[str, Any]) -> int | None:
+  """Id of byte 0 where bytes follow the special tokens and are all else."""
+  vocabulary = description['model']['vocab']
+  first = len(vocabulary) - 256
+  bytes_follow = all(
+    vocabulary.get(character) == first + byte
+    for character, byte in _byte_of_character().items()
+  )
+  return first if bytes_follow else None
 
 
 def _encoders(
@@ -238,7 +268,9 @@ def _encoders(
 
   encoders: dict[str, Callable[[str], Sequence[int] | np.ndarray]] = {}
   if _kind(description) == 'bytes':
-    encoders['bytes'] = _encode_bytes
+    first = _first_byte(description)
+    assert first is not None
+    encoders['bytes'] = functools.partial(_encode_bytes, first=first)
   elif (encoding := _tiktoken_encoding(description)) is not None:
     merge = encoding
 
@@ -267,9 +299,9 @@ def _choose(
   return fastest if same else 'tokenizers'
 
 
-def _encode_bytes(text: str) -> np.ndarray:
+def _encode_bytes(text: str, *, first: int) -> np.ndarray:
   data = np.frombuffer(text.encode(), np.uint8)
-  return data.astype(np.uint16) + np.uint16(len(SPECIAL_TOKENS))
+  return data.astype(np.uint16) + np.uint16(first)
 
 
 def _has_long_space(text: str) -> bool:

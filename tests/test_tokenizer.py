@@ -156,3 +156,44 @@ def test_errors_name_the_file(directory):
 def test_ids_that_need_more_than_16_bits():
   assert tokenizer.token_dtype(65_536) == np.uint16
   assert tokenizer.token_dtype(65_537) == np.uint32
+
+
+RESERVED = ('<|mask|>', '<|source|>')
+
+
+def reserving(directory, kind):
+  """A tokenizer of each kind that reserves two more tokens."""
+  if kind == 'bytes':
+    data = tokenizer.bytes_tokenizer(RESERVED)
+  elif kind == 'bpe':
+    data = tokenizer.train_bpe(TEXTS, 400, RESERVED)
+  else:
+    data = tokenizer.with_special_tokens(given_tokenizer(directory), RESERVED)
+  path = directory / f'reserving_{kind}.json'
+  path.write_bytes(data)
+  return tokenizer.load_tokenizer(path)
+
+
+@pytest.mark.parametrize('kind', ['bytes', 'bpe', 'file'])
+def test_reserved_tokens_have_ids_that_no_text_gets(directory, kind):
+  loaded = reserving(directory, kind)
+  found = loaded.special_tokens
+  if kind == 'file':
+    assert list(found) == ['<|endoftext|>', *RESERVED]
+    assert found['<|source|>'] == loaded.eos_id + 2 == loaded.vocab_size - 1
+  else:
+    assert found == {'<|mask|>': 4, '<|source|>': 5}
+  text = 'Naïve <|mask|> and <|source|>, 漢字 a+b '
+  ids = loaded.encode(text)
+  assert loaded.decode(ids) == text
+  assert not np.isin(ids, [*found.values(), loaded.eos_id]).any()
+  assert loaded.decode([found['<|mask|>'], *ids]) == text
+  expected = loaded._reference.encode(text, add_special_tokens=False).ids
+  assert ids.tolist() == expected
+
+
+def test_bytes_follow_the_reserved_tokens(directory):
+  loaded = reserving(directory, 'bytes')
+  assert loaded.kind == loaded.encoder == 'bytes'
+  assert loaded.vocab_size == 262
+  assert loaded.encode('aé').tolist() == [103, 201, 175]

@@ -139,7 +139,8 @@ def continue_prompts(
     row[width - len(tokens) :] = tokens
   allowed_V = np.arange(config.vocab_size) < tokenizer.vocab_size
   marks = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.continue_id]
-  allowed_V[marks] = False
+  # Reserved tokens are marks of augmented rows and no part of any text.
+  allowed_V[[*marks, *tokenizer.special_tokens.values()]] = False
   tokens_BS = generate(
     params,
     prompts_BT,
