@@ -17,8 +17,9 @@ ALLOWED = {
   'configs': {'ml_collections', 'configs'},
   'model': {'jax', 'flax', 'numpy', 'model'},
   'input_pipeline': {
-    'apache_beam', 'array_record', 'etils', 'input_pipeline', 'numpy', 'pyarrow', 'tensorflow',
-    'tensorflow_datasets', 'tiktoken', 'tokenizers', 'zstandard',
+    'apache_beam', 'array_record', 'etils', 'ftfy', 'input_pipeline', 'numpy',
+    'py3langid', 'pyarrow', 'tensorflow', 'tensorflow_datasets', 'tiktoken',
+    'tokenizers', 'zstandard',
   },
   'train': {
     'absl', 'etils', 'flax', 'input_pipeline', 'jax', 'model', 'numpy', 'optax',

@@ -106,6 +106,19 @@ class Columns:
     return self.stop_W - self.start_W
 
   @functools.cached_property
+  def classes_W(self) -> np.ndarray:
+    """uint8; classes of all characters of each word, and SPACE."""
+    if not self.start_W.size:
+      return np.zeros(0, np.uint8)
+    # From each word to the next one, so what stands between is in it.
+    return np.bitwise_or.reduceat(self.classes_C, self.start_W)
+
+  @functools.cached_property
+  def starts_small_W(self) -> np.ndarray:
+    """Whether each word starts with a small letter: bool."""
+    return (self.classes_C[self.start_W] & np.uint8(characters.LOWER)) != 0
+
+  @functools.cached_property
   def first_word_D(self) -> np.ndarray:
     """Index of each document's first word; [D + 1], the last is W."""
     return self._first_words(self.start_D)
@@ -146,11 +159,19 @@ class Columns:
       The hash of each, uint64 [G]; its document [G]; and its first word [G].
     """
     assert n >= 1, n
-    first_G = self._ngram_starts(n)
-    spans = self._folded_word_spans if folded else self._word_spans
-    return spans.hash(first_G, first_G + n), self.doc_W[first_G], first_G
+    first_G = self.ngram_starts(n)
+    hash_G = self.hash_ngrams(first_G, n, folded=folded)
+    return hash_G, self.doc_W[first_G], first_G
 
-  def _ngram_starts(self, n: int) -> np.ndarray:
+  def hash_ngrams(
+    self, first_G: np.ndarray, n: int, *, folded: bool = False
+  ) -> np.ndarray:
+    """Hashes the n words from each of these words on: uint64 [G]."""
+    spans = self._folded_word_spans if folded else self._word_spans
+    return spans.hash(first_G, first_G + n)
+
+  def ngram_starts(self, n: int) -> np.ndarray:
+    """Words with which a run of n words of one document starts: [G]."""
     if self.doc_W.size < n:
       return np.zeros(0, np.int64)
     last = self.doc_W.size - n + 1
@@ -186,6 +207,13 @@ class Columns:
   def doc_L(self) -> np.ndarray:
     """Document of each line."""
     return np.repeat(np.arange(self.num_documents), self.num_lines_D)
+
+  def line(self, index: int) -> str:
+    """The line of an index of [L], without its end."""
+    document = int(self.doc_L[index])
+    first = int(self.start_D[document])
+    start, stop = int(self.start_L[index]), int(self.stop_L[index])
+    return self.texts[document][start - first : stop - first]
 
   @functools.cached_property
   def first_word_L(self) -> np.ndarray:

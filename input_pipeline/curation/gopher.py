@@ -1,0 +1,259 @@
+"""The rules of Gopher (Rae et al. 2021, arXiv 2112.11446, table A1).
+
+Legend of array names: W words, L lines that are not blank, P paragraphs, G
+n-grams, D documents, X any of these.
+
+A word is what stands between spaces. Lines and paragraphs are compared without
+the space around them, and blank lines count as neither.
+"""
+
+import numpy as np
+
+from input_pipeline.curation import characters
+from input_pipeline.curation.columns import Columns, word_hash
+from input_pipeline.curation.config import GopherQuality, GopherRepetition
+from input_pipeline.curation.rules import first_rule, fraction, member
+from input_pipeline.curation.stage import Outcome
+
+STOP_WORDS = ('the', 'be', 'to', 'of', 'and', 'that', 'have', 'with')
+# A line starts with a bullet if its first word is one of the former or its
+# first character one of the latter.
+_BULLET_WORDS = '-*'
+_BULLET_CHARACTERS = '•‣●▪◦'
+_ELLIPSES = ('...', '…')
+
+QUALITY_RULES = (
+  'few_words', 'many_words', 'short_words', 'long_words', 'hashes', 'ellipses',
+  'bullet_lines', 'ellipsis_lines', 'few_alphabetic_words', 'few_stop_words',
+)  # fmt: skip
+_TOP = (2, 3, 4)
+_DUPLICATE = (5, 6, 7, 8, 9, 10)
+REPETITION_RULES = (
+  'duplicate_lines',
+  'duplicate_paragraphs',
+  'duplicate_line_characters',
+  'duplicate_paragraph_characters',
+  *(f'top_{n}gram' for n in _TOP),
+  *(f'duplicate_{n}grams' for n in _DUPLICATE),
+)
+
+
+def apply_quality(columns: Columns, options: GopherQuality) -> Outcome:
+  """Leaves out texts that do not look like written sentences."""
+  words_D = columns.num_words_D
+  mean_D = fraction(columns.sum_D(columns.doc_W, columns.length_W), words_D)
+  hashes_D = _occurrences(columns, ('#',))
+  ellipses_D = _occurrences(columns, _ELLIPSES)
+  lines_D, bullets_D, trailing_D = _marked_lines(columns)
+  alphabetic_W = columns.classes_W & np.uint8(characters.ALPHA) != 0
+  alphabetic_D = columns.sum_D(columns.doc_W[alphabetic_W])
+  symbols = options.max_symbol_ratio
+  broken = (
+    words_D < options.min_words,
+    words_D > options.max_words,
+    mean_D < options.min_mean_word_length,
+    mean_D > options.max_mean_word_length,
+    fraction(hashes_D, words_D) > symbols,
+    fraction(ellipses_D, words_D) > symbols,
+    fraction(bullets_D, lines_D) > options.max_bullet_lines,
+    fraction(trailing_D, lines_D) > options.max_ellipsis_lines,
+    fraction(alphabetic_D, words_D) < options.min_alphabetic_words,
+    _different_stop_words(columns) < options.min_stop_words,
+  )
+  return Outcome(rule_D=first_rule(columns.num_documents, broken))
+
+
+def _occurrences(columns: Columns, needles: tuple[str, ...]) -> np.ndarray:
+  counts = (
+    sum(text.count(needle) for needle in needles) for text in columns.texts
+  )
+  return np.fromiter(counts, np.int64, columns.num_documents)
+
+
+def _marked_lines(
+  columns: Columns,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Lines, those with a bullet and those that end in an ellipsis: [D] each."""
+  lines = columns.content_L
+  doc_L = columns.doc_L[lines]
+  first_L = columns.first_word_L[lines]
+  points_L = columns.points_C[columns.start_W[first_L]]
+  bullet_L = member(points_L, _BULLET_CHARACTERS)
+  alone_L = columns.length_W[first_L] == 1
+  bullet_L |= member(points_L, _BULLET_WORDS) & alone_L
+
+  # Texts shorter than three characters look at the end of the array; a line
+  # end stands there.
+  end_L = columns.stop_W[columns.first_word_L[lines + 1] - 1]
+  dots_L = np.ones(lines.size, bool)
+  for back in (1, 2, 3):
+    dots_L &= columns.points_C[end_L - back] == ord('.')
+  dots_L |= columns.points_C[end_L - 1] == ord('…')
+  return (
+    columns.sum_D(doc_L),
+    columns.sum_D(doc_L[bullet_L]),
+    columns.sum_D(doc_L[dots_L]),
+  )
+
+
+def _different_stop_words(columns: Columns) -> np.ndarray:
+  """How many of STOP_WORDS a document has, in any case of letters: [D]."""
+  found_D = np.zeros(columns.num_documents, np.int64)
+  for word in STOP_WORDS:
+    present_W = np.zeros(columns.hash_W.size, bool)
+    for form in (word, word.capitalize(), word.upper()):
+      present_W |= columns.hash_W == np.uint64(word_hash(form))
+    found_D += columns.sum_D(columns.doc_W[present_W]) > 0
+  return found_D
+
+
+def apply_repetition(columns: Columns, options: GopherRepetition) -> Outcome:
+  """Leaves out texts that repeat themselves.
+
+  What counts as repeated is what stood before in the text; its first occurrence
+  does not. The most frequent n-gram counts with all its occurrences, and only
+  if it has two.
+  """
+  lines_D, line_characters_D = duplicate_lines(columns)
+  paragraphs_D, paragraph_characters_D = duplicate_paragraphs(columns)
+  top, duplicate = _ngram_fractions(columns)
+  broken = (
+    lines_D > options.max_duplicate_lines,
+    paragraphs_D > options.max_duplicate_paragraphs,
+    line_characters_D > options.max_duplicate_line_characters,
+    paragraph_characters_D > options.max_duplicate_paragraph_characters,
+    *(top[n] > getattr(options, f'max_top_{n}gram') for n in _TOP),
+    *(
+      duplicate[n] > getattr(options, f'max_duplicate_{n}grams')
+      for n in _DUPLICATE
+    ),
+  )
+  return Outcome(rule_D=first_rule(columns.num_documents, broken))
+
+
+def duplicate_lines(columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+  """Fraction of lines that stood before, and of characters in them: [D]."""
+  lines = columns.content_L
+  return _duplicate_spans(
+    columns,
+    columns.doc_L[lines],
+    columns.first_word_L[lines],
+    columns.first_word_L[lines + 1],
+  )
+
+
+def duplicate_paragraphs(columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+  """The same of paragraphs."""
+  lines, first_P = columns.content_L, columns.first_line_P
+  last_P = np.append(first_P[1:], lines.size) - 1 if lines.size else first_P
+  return _duplicate_spans(
+    columns,
+    columns.doc_L[lines[first_P]],
+    columns.first_word_L[lines[first_P]],
+    columns.first_word_L[lines[last_P] + 1],
+  )
+
+
+def _duplicate_spans(
+  columns: Columns, doc_X: np.ndarray, first_X: np.ndarray, after_X: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  start_X, stop_X, hash_X = columns.trimmed(first_X, after_X)
+  members, starts = _groups(_keys(hash_X, doc_X))
+  later = np.delete(members, starts)
+  length_X = stop_X - start_X
+  return (
+    fraction(columns.sum_D(doc_X[later]), columns.sum_D(doc_X)),
+    fraction(
+      columns.sum_D(doc_X[later], length_X[later]),
+      columns.sum_D(doc_X, length_X),
+    ),
+  )
+
+
+def _ngram_fractions(
+  columns: Columns,
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+  """Fractions of the characters of all words, without the spaces.
+
+  An n-gram that occurs twice consists of (n - 1)-grams that occur twice, so
+  each n looks only where the one before found something.
+
+  Returns:
+    By n: of the most frequent n-gram, the longest of several, float64 [D]; of
+    words within n-grams that stood before, float64 [D].
+  """
+  total_D = columns.sum_D(columns.doc_W, columns.length_W)
+  place_W1 = np.append(0, np.cumsum(columns.length_W))
+  top, duplicate = {}, {}
+  first_G = columns.ngram_starts(2)
+  for n in range(2, max(_DUPLICATE) + 1):
+    doc_G = columns.doc_W[first_G]
+    members, starts = _groups(_keys(columns.hash_ngrams(first_G, n), doc_G))
+    if n in _TOP:
+      length_G = place_W1[first_G + n] - place_W1[first_G]
+      top_D = _most_frequent(columns, members, starts, doc_G, length_G)
+      top[n] = fraction(top_D, total_D)
+    if n in _DUPLICATE:
+      covered_W = _cover(first_G[np.delete(members, starts)], n, columns)
+      length_W = columns.length_W[covered_W]
+      duplicate_D = columns.sum_D(columns.doc_W[covered_W], length_W)
+      duplicate[n] = fraction(duplicate_D, total_D)
+    repeated_W = np.zeros(columns.doc_W.size + 1, bool)
+    repeated_W[first_G[members]] = True
+    first_G = np.flatnonzero(repeated_W[:-1] & repeated_W[1:])
+  return top, duplicate
+
+
+def _most_frequent(
+  columns: Columns,
+  members: np.ndarray,
+  starts: np.ndarray,
+  doc_G: np.ndarray,
+  length_G: np.ndarray,
+) -> np.ndarray:
+  """Characters of all occurrences of the most frequent n-gram: int64 [D]."""
+  best_D = np.zeros(columns.num_documents, np.int64)
+  counts = np.diff(np.append(starts, members.size))
+  firsts = members[starts]
+  # Compared by count, then by length.
+  ranks = (counts << 32) + length_G[firsts]
+  np.maximum.at(best_D, doc_G[firsts], ranks)
+  return (best_D >> 32) * (best_D & 0xFFFFFFFF)
+
+
+def _cover(first_G: np.ndarray, n: int, columns: Columns) -> np.ndarray:
+  """Indices of the words within n-grams that start there."""
+  change_W = np.zeros(columns.doc_W.size + n + 1, np.int64)
+  np.add.at(change_W, first_G, 1)
+  np.add.at(change_W, first_G + n, -1)
+  return np.flatnonzero(np.cumsum(change_W))
+
+
+def _keys(hash_X: np.ndarray, doc_X: np.ndarray) -> np.ndarray:
+  """Hashes that differ between documents: uint64 [X]."""
+  return hash_X + characters.mix(doc_X.astype(np.uint64) + np.uint64(1))
+
+
+def _groups(key_X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Finds the keys that occur more than once.
+
+  Returns:
+    Indices of [X] with such keys, equal keys together and in order; and where
+    in these each key starts.
+  """
+  # Most keys occur once. Those that share no bucket with another need no sort.
+  bits = max(8, int(key_X.size).bit_length() + 2)
+  bucket_X = (key_X >> np.uint64(64 - bits)).astype(np.int64)
+  shared_X = np.bincount(bucket_X, minlength=1 << bits)[bucket_X] > 1
+  candidates = np.flatnonzero(shared_X)
+  keys = key_X[candidates]
+  order = np.argsort(keys, kind='stable')
+  keys, candidates = keys[order], candidates[order]
+  same = np.zeros(keys.size, bool)
+  same[:-1] = keys[1:] == keys[:-1]
+  member_of_group = same.copy()
+  member_of_group[1:] |= same[:-1]
+  starts_group = same.copy()
+  starts_group[1:] &= ~same[:-1]
+  members = candidates[member_of_group]
+  return members, np.flatnonzero(starts_group[member_of_group])
