@@ -57,24 +57,31 @@ def causal_mask(
   query: tuple[jax.Array, jax.Array],
   key: tuple[jax.Array, jax.Array],
   window: int | None,
+  visible_BS: jax.Array | None = None,
 ) -> jax.Array:
   """Which keys each query sees: mask_BTS, true where it does.
 
   A query sees the keys of its own segment at its own position or before, and
-  no further back than the window.
+  no further back than the window. A visible key is seen from before it as
+  well, as the prefix of a prefix language model is (Raffel et al. 2020, arXiv
+  1910.10683, figure 4), from no further than the window reaches back.
 
   Args:
     query: segments_BT and positions_BT of the queries.
     key: segments_BS and positions_BS of the keys.
     window: positions seen, the query's own included; None: all.
+    visible_BS: the visible keys, bool; None: none.
   """
   query_segments, query_positions = (a[:, :, None] for a in query)
   key_segments, key_positions = (a[:, None, :] for a in key)
-  mask_BTS = (query_segments == key_segments) & (
-    query_positions >= key_positions
-  )
+  before_BTS = query_positions >= key_positions
+  if visible_BS is not None:
+    before_BTS |= visible_BS[:, None, :]
+  mask_BTS = (query_segments == key_segments) & before_BTS
   if window is not None:
     mask_BTS &= query_positions - key_positions < window
+    if visible_BS is not None:
+      mask_BTS &= key_positions - query_positions < window
   return mask_BTS
 
 

@@ -101,6 +101,7 @@ class Transformer(nnx.Module):
     segments_BT: jax.Array,
     positions_BT: jax.Array,
     *,
+    visible_BT: jax.Array | None = None,
     dropout_key: jax.Array | None = None,
     cache: Cache | None = None,
   ) -> tuple[jax.Array, Cache | None]:
@@ -110,6 +111,8 @@ class Transformer(nnx.Module):
       tokens_BT: token ids.
       segments_BT: tokens attend within equal segment numbers only.
       positions_BT: position of each token in its segment.
+      visible_BT: tokens that their whole segment sees (a prefix), bool; None:
+        none, every token is seen by later ones only.
       dropout_key: turns dropout on.
       cache: the tokens follow those in the cache, which is extended by them.
 
@@ -134,13 +137,14 @@ class Transformer(nnx.Module):
 
     queries = keys = (segments_BT, positions_BT)
     if cache is not None:
+      assert visible_BT is None, 'decoding sees no later tokens'
       cache = dataclasses.replace(
         cache,
         segments_BS=_write(cache.segments_BS, segments_BT, cache.length),
         positions_BS=_write(cache.positions_BS, positions_BT, cache.length),
       )
       keys = (cache.segments_BS, cache.positions_BS)
-    mask_BTS = causal_mask(queries, keys, config.sliding_window)
+    mask_BTS = causal_mask(queries, keys, config.sliding_window, visible_BT)
     bias_BTS = attention_bias(mask_BTS)
     x_BTD, cache = self._layers(x_BTD, bias_BTS, angles, dropout_key, cache)
     return self.final_norm(x_BTD), cache

@@ -148,11 +148,11 @@ def mesh_of(recipe: Recipe, devices: int) -> Mesh:
 
 
 def hidden_states(
-  recipe: Recipe, params: Params, tokens, segments, positions
+  recipe: Recipe, params: Params, tokens, segments, positions, visible=None
 ) -> jax.Array:
   """x_BTD of the model, without dropout."""
   model = merge(recipe.graphdef, params)
-  return model(tokens, segments, positions)[0]
+  return model(tokens, segments, positions, visible_BT=visible)[0]
 
 
 def one_device_step(recipe: Recipe) -> Any:

@@ -34,7 +34,8 @@ def _rotate(vector_H, position, theta):
   return out_H
 
 
-def _attention(x_TD, node, layer, segments, positions, config):
+def _attention(x_TD, node, layer, places, config):
+  segments, positions, visible = places
   q_TNH = _apply('td,dnh->tnh', x_TD, node['query'], layer)
   k_TKH = _apply('td,dkh->tkh', x_TD, node['key'], layer)
   v_TKH = _apply('td,dkh->tkh', x_TD, node['value'], layer)
@@ -53,7 +54,8 @@ def _attention(x_TD, node, layer, segments, positions, config):
       s
       for s in range(len(x_TD))
       if segments[s] == segments[t]
-      and 0 <= positions[t] - positions[s] < window
+      and (positions[s] <= positions[t] or visible[s])
+      and abs(positions[t] - positions[s]) < window
     ]
     scores = k_TKH[seen, n // group] @ q_TNH[t, n] / math.sqrt(config.head_dim)
     if config.attention_softcap is not None:
@@ -79,17 +81,20 @@ def _mlp(x_TD, node, layer, config):
   return _apply('tf,fd->td', h_TF, node['down'], layer)
 
 
-def hidden_states(params, tokens, segments, positions, config: ModelConfig):
-  """x_TD of one row."""
+def hidden_states(
+  params, tokens, segments, positions, config: ModelConfig, visible=None
+):
+  """x_TD of one row; visible marks the tokens that all of a segment sees."""
+  if visible is None:
+    visible = np.zeros(len(tokens), bool)
+  places = (segments, positions, visible)
   x_TD = params['embedding'][tokens].astype(np.float64)
   if config.positions == 'learned':
     x_TD = x_TD + params['positions'][positions]
   blocks = params['blocks']
   for layer in range(config.num_layers):
     h_TD = _norm(x_TD, blocks['attention_norm'], layer, config)
-    x_TD = x_TD + _attention(
-      h_TD, blocks['attention'], layer, segments, positions, config
-    )
+    x_TD = x_TD + _attention(h_TD, blocks['attention'], layer, places, config)
     h_TD = _norm(x_TD, blocks['mlp_norm'], layer, config)
     x_TD = x_TD + _mlp(h_TD, blocks['mlp'], layer, config)
   return _norm(x_TD, params['final_norm'], None, config)

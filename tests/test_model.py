@@ -33,7 +33,7 @@ def compiled(name):
   return recipe.config.model, params, functools.partial(hidden, params)
 
 
-def influence(overrides, rows_BR, isolate):
+def influence(overrides, rows_BR, isolate, visible_BT=None):
   """Whether the output at b, t depends on the embedding at c, s: [BT, CS].
 
   Read off the gradients. Every position of every row holds a token of its own,
@@ -53,6 +53,7 @@ def influence(overrides, rows_BR, isolate):
       tokens_BT,
       inputs.segments_BT,
       inputs.positions_BT,
+      visible_BT,
     )
     return x_BTD.reshape(tokens_BT.size, -1)
 
@@ -68,7 +69,7 @@ def influence(overrides, rows_BR, isolate):
   return np.asarray(gradients(params['embedding']) != 0).any(-1)
 
 
-def reachable(row_R, isolate, window, num_layers):
+def reachable(row_R, isolate, window, num_layers, visible_T=None):
   """What a token may depend on, worked out a token at a time: [T, S]."""
   T = len(row_R) - 1
   pieces, piece = [], 0
@@ -76,11 +77,12 @@ def reachable(row_R, isolate, window, num_layers):
     piece += token in (cases.BOS, cases.CONTINUE)
     pieces.append(piece if token != cases.PAD else -1)
   direct_TS = np.zeros((T, T), bool)
-  for t in range(T):
-    for s in range(t + 1):
-      direct_TS[t, s] = (not isolate or pieces[t] == pieces[s]) and (
-        window is None or t - s < window
-      )
+  for t, s in np.ndindex(T, T):
+    direct_TS[t, s] = (
+      (not isolate or pieces[t] == pieces[s])
+      and (s <= t or (visible_T is not None and visible_T[s]))
+      and (window is None or abs(t - s) < window)
+    )
   seen_TS = direct_TS
   for _ in range(num_layers - 1):
     seen_TS = (direct_TS.astype(int) @ seen_TS.astype(int)) > 0
@@ -103,6 +105,52 @@ def test_a_token_depends_on_what_it_may_see_and_on_nothing_else(name, rows_BR):
   )
   assert not seen_PP[np.ix_(text_P, ~text_P)].any()
   assert not seen_PP[np.ix_(~text_P, text_P)].any()
+
+
+def prefixes(rows_BR):
+  """The first half of each piece, its mark included."""
+  inputs = unpack(rows_BR)
+  positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
+  same_BTT = segments_BT[:, :, None] == segments_BT[:, None]
+  return np.asarray(2 * positions_BT < same_BTT.sum(-1))
+
+
+@pytest.mark.parametrize('window', [None, 4])
+def test_a_visible_prefix_is_seen_by_its_piece_and_no_further(window, rows_BR):
+  rows_BR = rows_BR[[2, 7]]
+  visible_BT = prefixes(rows_BR)
+  seen_PP = influence(
+    {'model.sliding_window': window}, rows_BR, True, jnp.asarray(visible_BT)
+  )
+  text_P = rows_BR[:, :-1].ravel() != cases.PAD
+  wanted_PP = np.zeros_like(seen_PP)
+  for row in range(2):
+    span = slice(32 * row, 32 * row + 32)
+    wanted_PP[span, span] = reachable(
+      rows_BR[row], True, window, 2, visible_BT[row]
+    )
+  np.testing.assert_array_equal(
+    seen_PP[np.ix_(text_P, text_P)], wanted_PP[np.ix_(text_P, text_P)]
+  )
+  # The rest of a piece is seen by later tokens only, whatever is visible.
+  hidden_P = text_P & ~visible_BT.ravel()
+  assert np.triu(seen_PP[np.ix_(text_P, text_P)], 1).any()
+  assert not np.triu(seen_PP, 1)[np.ix_(text_P, hidden_P)].any()
+
+
+@pytest.mark.parametrize('name', ['rope-rms-swiglu', 'learned-window-gqa'])
+def test_the_model_with_a_prefix_equals_the_equations(name, rows_BR):
+  rows_BR = rows_BR[[2, 7]]
+  config, params, hidden = compiled(name)
+  inputs, visible_BT = unpack(rows_BR), prefixes(rows_BR)
+  arrays = (inputs.tokens_BT, inputs.segments_BT, inputs.positions_BT)
+  x_BTD = hidden(*arrays, jnp.asarray(visible_BT))
+  params = jax.tree.map(np.asarray, params)
+  for b in range(2):
+    row = [np.asarray(array[b]) for array in arrays]
+    wanted_TD = reference.hidden_states(params, *row, config, visible_BT[b])
+    text_T = row[0] != cases.PAD
+    np.testing.assert_allclose(x_BTD[b][text_T], wanted_TD[text_T], atol=3e-5)
 
 
 def test_without_isolation_a_row_is_one_text(rows_BR):

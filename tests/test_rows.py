@@ -1,9 +1,10 @@
 """Segments, positions and weights of rows, checked by eye."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.rows import Marks, unpack_rows
+from train.rows import COUNTS, VISIBLE, Marks, unpack_rows
 
 MARKS = Marks(pad_id=0, bos_id=1, continue_id=2)
 
@@ -57,7 +58,7 @@ def test_marks_and_padding_are_never_predicted():
 
 def test_the_stored_integer_type_makes_no_difference():
   for narrow, wide in zip(
-    vars(unpack(True)).values(), vars(unpack(True, np.int32)).values(),
+    jax.tree.leaves(unpack(True)), jax.tree.leaves(unpack(True, np.int32)),
     strict=True,
   ):  # fmt: skip
     np.testing.assert_array_equal(narrow, wide)
@@ -70,3 +71,45 @@ def test_a_row_of_padding_weighs_nothing():
   )
   assert not inputs.weights_BT.any()
   assert not inputs.segments_BT.any()
+
+
+def augmented():
+  """The two rows as augmentation gives them when it changes nothing."""
+  rows_BR = np.array([ROW, FULL], np.uint16)
+  counts_BT = np.asarray(unpack(True).weights_BT, np.uint8) * COUNTS
+  return {
+    'inputs': jnp.asarray(rows_BR[:, :-1]),
+    'targets': jnp.asarray(rows_BR[:, 1:]),
+    'flags': jnp.asarray(counts_BT),
+  }
+
+
+def test_an_augmented_batch_that_changes_nothing_is_the_plain_one():
+  for isolate_documents in (True, False):
+    inputs = unpack_rows(
+      augmented(), marks=MARKS, isolate_documents=isolate_documents
+    )
+    assert not inputs.visible_BT.any()
+    for name, plain in vars(unpack(isolate_documents)).items():
+      if name != 'visible_BT':
+        np.testing.assert_array_equal(vars(inputs)[name], plain)
+
+
+def test_flags_say_what_counts_and_what_is_visible():
+  batch = augmented()
+  batch['flags'] = (
+    batch['flags']
+    .at[0]
+    .set(np.uint8([VISIBLE] * 4 + [COUNTS, COUNTS | VISIBLE, 0, 0, 0, 0]))
+  )
+  batch['inputs'] = batch['inputs'].at[1, 1].set(60)
+  inputs = unpack_rows(batch, marks=MARKS, isolate_documents=True)
+  np.testing.assert_array_equal(
+    inputs.weights_BT[0], [0, 0, 0, 0, 1, 1, 0, 0, 0, 0]
+  )
+  np.testing.assert_array_equal(
+    inputs.visible_BT[0], [1, 1, 1, 1, 0, 1, 0, 0, 0, 0]
+  )
+  # Targets are what was there; only the input has changed.
+  assert inputs.tokens_BT[1, 1] == 60
+  assert inputs.targets_BT[1, 0] == FULL[1]

@@ -12,6 +12,7 @@ import pytest
 
 from model import layers
 from model.loss import cross_entropy
+from train.rows import COUNTS
 from train.state import dropout_key
 from train.step import eval_step, gradients, loss_fn, train_step
 
@@ -118,6 +119,22 @@ def test_the_loss_is_the_mean_over_tokens_that_are_predicted(rows_BR):
   )
   assert metrics['finite']
   assert state.step == 1
+
+
+def as_augmented(rows_BR):
+  """The rows as an augmented batch in which nothing is changed."""
+  counts_BT = rows_BR[:, 1:] > cases.CONTINUE
+  return {
+    'inputs': rows_BR[:, :-1],
+    'targets': rows_BR[:, 1:],
+    'flags': counts_BT.astype(np.uint8) * COUNTS,
+  }
+
+
+@pytest.mark.parametrize('slices', [1, 2])
+def test_an_augmented_batch_goes_the_same_way(slices, rows_BR, plain_gradients):
+  found = run_gradients(as_augmented(rows_BR), accumulation_steps=slices)
+  cases.assert_trees_close(found, plain_gradients)
 
 
 # Dropout.

@@ -1,6 +1,6 @@
 """The training and evaluation steps: pure functions of state and batch.
 
-Suffixes: A slices of the batch, B batch, R tokens of a stored row.
+Suffixes: B batch, R tokens of a stored row.
 """
 
 import functools
@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from model.axes import constrain
 from model.loss import cross_entropy
 from model.params import Params, merge
-from train.rows import Marks, unpack_rows
+from train.rows import Batch, Marks, unpack_rows
 from train.state import Recipe, TrainState, dropout_key
 
 
@@ -30,7 +30,7 @@ class LossSums:
 
 def loss_fn(
   params: Params,
-  rows_BR: jax.Array,
+  batch: Batch,
   key: jax.Array | None,
   *,
   recipe: Recipe,
@@ -40,7 +40,7 @@ def loss_fn(
 
   Args:
     params: parameters.
-    rows_BR: rows of packed documents.
+    batch: rows of packed documents, plain or augmented.
     key: dropout key; None switches dropout off.
     recipe: the run.
     marks: ids of the special tokens.
@@ -50,13 +50,14 @@ def loss_fn(
   """
   config = recipe.config
   inputs = unpack_rows(
-    rows_BR, marks=marks, isolate_documents=config.isolate_documents
+    batch, marks=marks, isolate_documents=config.isolate_documents
   )
   model = merge(recipe.graphdef, params)
   x_BTD, _ = model(
     inputs.tokens_BT,
     inputs.segments_BT,
     inputs.positions_BT,
+    visible_BT=inputs.visible_BT,
     dropout_key=key if config.model.dropout else None,
   )
   total, nll, squared = cross_entropy(
@@ -74,7 +75,7 @@ def loss_fn(
 
 def gradients(
   params: Params,
-  rows_BR: jax.Array,
+  batch: Batch,
   key: jax.Array,
   *,
   recipe: Recipe,
@@ -92,26 +93,31 @@ def gradients(
   )
   slices = config.accumulation_steps
   if slices == 1:
-    grads, sums = differentiate(params, rows_BR, key)
+    grads, sums = differentiate(params, batch, key)
   else:
     # Slice a takes rows a, a + A, ...: each device slices its own rows.
-    rows_ABR = jnp.moveaxis(rows_BR.reshape(-1, slices, rows_BR.shape[1]), 1, 0)
+    batches = jax.tree.map(
+      lambda rows: jnp.moveaxis(rows.reshape(-1, slices, rows.shape[1]), 1, 0),
+      batch,
+    )
 
     def add(total, xs):
-      rows, index = xs
-      rows = constrain(rows, ('batch', None), config.mesh.rules)
-      part = differentiate(params, rows, jax.random.fold_in(key, index))
+      batch, index = xs
+      batch = jax.tree.map(
+        lambda rows: constrain(rows, ('batch', None), config.mesh.rules), batch
+      )
+      part = differentiate(params, batch, jax.random.fold_in(key, index))
       return jax.tree.map(jnp.add, total, part), None
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     start = (zeros, LossSums(*(jnp.zeros(()),) * 3))
-    (grads, sums), _ = jax.lax.scan(add, start, (rows_ABR, jnp.arange(slices)))
+    (grads, sums), _ = jax.lax.scan(add, start, (batches, jnp.arange(slices)))
   scale = 1 / jnp.maximum(sums.tokens, 1)
   return jax.tree.map(lambda g: g * scale, grads), sums
 
 
 def train_step(
-  state: TrainState, rows_BR: jax.Array, *, recipe: Recipe, marks: Marks
+  state: TrainState, batch: Batch, *, recipe: Recipe, marks: Marks
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update of the weights.
 
@@ -120,7 +126,7 @@ def train_step(
 
   Args:
     state: the state; its buffers are given up where the step is jitted.
-    rows_BR: the batch, rows of packed documents.
+    batch: rows of packed documents, plain or augmented.
     recipe: the run.
     marks: ids of the special tokens.
 
@@ -132,7 +138,7 @@ def train_step(
   config = recipe.config
   grads, sums = gradients(
     state.params,
-    rows_BR,
+    batch,
     dropout_key(config.seed, state.step),
     recipe=recipe,
     marks=marks,
@@ -163,10 +169,10 @@ def train_step(
 
 
 def eval_step(
-  params: Params, rows_BR: jax.Array, *, recipe: Recipe, marks: Marks
+  params: Params, batch: Batch, *, recipe: Recipe, marks: Marks
 ) -> LossSums:
   """Sums of the loss over some rows, without dropout."""
-  return loss_fn(params, rows_BR, None, recipe=recipe, marks=marks)[1]
+  return loss_fn(params, batch, None, recipe=recipe, marks=marks)[1]
 
 
 def jit_train_step(
