@@ -22,15 +22,13 @@ SPLITS = (TRAIN, VALIDATION)
 # Bounds the memory of a worker; a longer document is a chunk by itself.
 CHUNK_BYTES = 8 << 20
 
-# Numbers of a document: UTF-8 bytes, a hash of the text in two halves, a score
-# of its quality, the greater the better, and the place of its source in
-# data.curation.source_priority, the smaller the better.
+# Numbers of a document: UTF-8 bytes, a hash of the text in two halves, and the
+# place of its source in data.curation.source_priority.
 TABLE = np.dtype(
   [
     ('bytes', '<u8'),
     ('high', '<u8'),
     ('low', '<u8'),
-    ('quality', '<u2'),
     ('priority', '<u2'),
   ]
 )
@@ -68,7 +66,6 @@ def write(
   name: str,
   documents: Sequence[Document],
   *,
-  quality_D: np.ndarray | int = 0,
   priority_D: np.ndarray | int = 0,
 ) -> None:
   """Writes a chunk; its .json comes last and makes it complete."""
@@ -79,7 +76,7 @@ def write(
   table_D['high'], table_D['low'] = (
     np.frombuffer(digests, '>u8').reshape(-1, 2).T
   )
-  table_D['quality'], table_D['priority'] = quality_D, priority_D
+  table_D['priority'] = priority_D
   durable.write(directory / f'{name}.text', b''.join(texts))
   durable.write(directory / f'{name}.npy', npy(table_D))
   columns = {

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from input_pipeline import chunks, durable, packing
-from input_pipeline.store import ShardManifest
+from input_pipeline.store import ShardManifest, SourceManifest
 from input_pipeline.tokenizer import Tokenizer, load_tokenizer
 
 # About 256 MB of text or 64 M tokens, which are packed together in memory.
@@ -99,8 +99,7 @@ class Packed:
     name: of the shard.
     shard: None if there was no document.
     documents: in it.
-    text_bytes: of them.
-    tokens: of them.
+    sources: documents, bytes of text and tokens of each source.
     padding_tokens: places without a token.
     target_counts_V: how often each token is to be predicted, int64.
   """
@@ -108,8 +107,7 @@ class Packed:
   name: str
   shard: ShardManifest | None
   documents: int
-  text_bytes: int
-  tokens: int
+  sources: dict[str, SourceManifest]
   padding_tokens: int
   target_counts_V: np.ndarray
 
@@ -123,6 +121,9 @@ def pack_shard(task: PackTask) -> Packed:
   fields = json.loads(finished.read_text())
   if fields['shard'] is not None:
     fields['shard'] = ShardManifest(**fields['shard'])
+  fields['sources'] = {
+    name: SourceManifest(**held) for name, held in fields['sources'].items()
+  }
   return Packed(
     **fields, target_counts_V=np.load(io.BytesIO(counts.read_bytes()))
   )
@@ -165,11 +166,22 @@ def _pack(task: PackTask, counts: epath.Path, finished: epath.Path) -> None:
     'name': task.name,
     'shard': shard,
     'documents': len(documents),
-    'text_bytes': sum(origin['bytes'] for origin in origins),
-    'tokens': int(lengths_D.sum()),
+    'sources': _by_source(origins),
     'padding_tokens': rows_NR.size - int(pieces_P4[:, packing.LENGTH].sum()),
   }
   durable.write(finished, json.dumps(result).encode())
+
+
+def _by_source(origins: list[dict]) -> dict[str, dict[str, int]]:
+  found: dict[str, dict[str, int]] = {}
+  for origin in origins:
+    held = found.setdefault(
+      origin['source'], {'documents': 0, 'text_bytes': 0, 'tokens': 0}
+    )
+    held['documents'] += 1
+    held['text_bytes'] += origin['bytes']
+    held['tokens'] += origin['tokens']
+  return found
 
 
 def _count_targets(rows_NR: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:

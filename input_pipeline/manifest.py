@@ -16,6 +16,7 @@ from etils import epath
 from input_pipeline import store, tfds_source
 from input_pipeline.config import DataConfig
 from input_pipeline.curate import Curated
+from input_pipeline.curation.config import PROFILES
 from input_pipeline.documents import TRAIN, VALIDATION
 from input_pipeline.encode import Packed
 from input_pipeline.tokenizer import Tokenizer
@@ -40,9 +41,9 @@ def _options(config: DataConfig) -> dict[str, Any]:
     'tokenizer': {'kind': config.tokenizer.kind},
   }
   curation = dataclasses.asdict(config.curation)
-  if config.curation.uses_nothing:
-    curation = {'source_priority': config.curation.source_priority}
-  options |= {'curation': curation}
+  for name in set(PROFILES) - {'none', *config.curation.profiles()}:
+    del curation[name]  # what is not used makes no other store
+  options['curation'] = curation
   if config.source == 'tfds':
     options |= {'name': config.name, 'split': config.split}
     options |= {'validation_split': config.validation_split or None}
@@ -119,15 +120,29 @@ def _split_manifest(
   counts_V = functools.reduce(np.add, (p.target_counts_V for p in packed))
   share_V = counts_V[counts_V > 0] / counts_V.sum()
   shards = tuple(p.shard for p in packed if p.shard is not None)
+  sources = {
+    name: store.SourceManifest(
+      **{
+        field.name: sum(
+          getattr(p.sources[name], field.name)
+          for p in packed
+          if name in p.sources
+        )
+        for field in dataclasses.fields(store.SourceManifest)
+      }
+    )
+    for name in sorted({name for p in packed for name in p.sources})
+  }
   return store.SplitManifest(
     documents=sum(p.documents for p in packed),
-    text_bytes=sum(p.text_bytes for p in packed),
-    tokens=sum(p.tokens for p in packed),
+    text_bytes=sum(held.text_bytes for held in sources.values()),
+    tokens=sum(held.tokens for held in sources.values()),
     rows=sum(shard.rows for shard in shards),
     padding_tokens=sum(p.padding_tokens for p in packed),
     target_tokens=int(counts_V.sum()),
     dropped=dropped,
     unigram_entropy=float(-(share_V * np.log(share_V)).sum()),
     source_sha256=source_sha256,
+    sources=sources,
     shards=shards,
   )

@@ -21,6 +21,7 @@ from input_pipeline import (
 from input_pipeline.beam_engine import BeamEngine
 from input_pipeline.config import DataConfig
 from input_pipeline.curate import Curated, curate
+from input_pipeline.data_card import write_card
 from input_pipeline.documents import TRAIN
 from input_pipeline.engine import Engine, LocalEngine
 from input_pipeline.manifest import store_directory
@@ -99,6 +100,7 @@ def _prepare(
     for split in chunks.SPLITS
   }
   made = manifest.make_manifest(config, curated, vocabulary, packed)
+  write_card(config, curated, made, directory)
   durable.remove_unfinished(directory)
   durable.write(directory / store.MANIFEST, made.to_json())
   for split, held in made.splits.items():
@@ -231,7 +233,8 @@ def _pack(
   progress = Progress(f'Packed {split}', log)
   packed = []
   for result in engine.map(encode.pack_shard, tasks):
-    progress.add(result.documents, result.text_bytes)
+    size = sum(held.text_bytes for held in result.sources.values())
+    progress.add(result.documents, size)
     packed.append(result)
   progress.finish()
   return sorted(packed, key=lambda result: result.name)

@@ -4,6 +4,7 @@ Suffix: D documents of a chunk, N documents of all.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
@@ -21,6 +22,8 @@ from input_pipeline.engine import (
 # A document is known by the number of its chunk, validation first, times this,
 # and its number in the chunk.
 POSITIONS_PER_CHUNK = 1 << 32
+# Characters of text that are looked at together.
+_BATCH = 1_000_000
 
 EXACT = np.dtype(
   [('key', '<u8'), ('low', '<u8'), ('rank', '<u8'), ('position', '<u8')]
@@ -37,6 +40,7 @@ class ChunkTask:
     directory: where it lies.
     split: that it belongs to.
     kept_D: mask.
+    quality: directory of the levels of quality; None: all are alike.
   """
 
   name: str
@@ -44,6 +48,7 @@ class ChunkTask:
   directory: epath.Path
   split: str
   kept_D: np.ndarray
+  quality: epath.Path | None = None
 
   @property
   def position_D(self) -> np.ndarray:
@@ -52,25 +57,19 @@ class ChunkTask:
     return np.uint64(first) + np.arange(self.kept_D.size, dtype=np.uint64)
 
 
-def chunk_tasks(
-  source: Chunks, kept: dict[str, np.ndarray] | None = None
-) -> list[ChunkTask]:
-  """Every chunk with its mask; None: every document."""
+def chunk_tasks(source: Chunks) -> list[ChunkTask]:
+  """Every chunk, with all of its documents."""
   tasks: list[ChunkTask] = []
   for split in (VALIDATION, TRAIN):
     for name in source.names[split]:
-      if kept is None:
-        size = chunks.load_table(source.directory, name).size
-        kept_D = np.ones(size, bool)
-      else:
-        kept_D = kept[name]
+      size = chunks.load_table(source.directory, name).size
       tasks.append(
         ChunkTask(
           name=name,
           number=len(tasks),
           directory=source.directory,
           split=split,
-          kept_D=kept_D,
+          kept_D=np.ones(size, bool),
         )
       )
   return tasks
@@ -84,9 +83,17 @@ def ranks(task: ChunkTask) -> np.ndarray:
   """
   table_D = chunks.load_table(task.directory, task.name)
   rank_D = np.full(table_D.size, task.split == TRAIN, np.uint64)
-  for field_D in (table_D['priority'], np.uint16(0xFFFF) - table_D['quality']):
-    rank_D = rank_D << np.uint64(16) | field_D.astype(np.uint64)
-  return rank_D
+  rank_D = rank_D << np.uint64(16) | table_D['priority'].astype(np.uint64)
+  worse_D = np.uint64(0xFFFF) - levels_of(task).astype(np.uint64)
+  return rank_D << np.uint64(16) | worse_D
+
+
+def levels_of(task: ChunkTask) -> np.ndarray:
+  """Levels of quality, the greater the better, uint16 [D]."""
+  if task.quality is None:
+    return np.zeros(task.kept_D.size, np.uint16)
+  with (task.quality / f'{task.name}.npy').open('rb') as file:
+    return np.load(file)
 
 
 def exact_records(task: ChunkTask) -> np.ndarray:
@@ -143,6 +150,24 @@ def without(tasks: list[ChunkTask], positions: np.ndarray) -> list[ChunkTask]:
   return changed
 
 
+def text_batches(
+  task: ChunkTask, chosen_D: np.ndarray
+) -> Iterator[tuple[np.ndarray, list[str]]]:
+  """Yields numbers of chosen documents and their texts, about 1 MB a time."""
+  places = np.flatnonzero(chosen_D)
+  texts: list[str] = []
+  start = size = 0
+  for text in chunks.texts(task.directory, task.name, chosen_D):
+    texts.append(text)
+    size += len(text)
+    if size >= _BATCH:
+      yield places[start : start + len(texts)], texts
+      start += len(texts)
+      texts, size = [], 0
+  if texts:
+    yield places[start:], texts
+
+
 def sample(tasks: list[ChunkTask], size: int) -> list[np.ndarray]:
   """Kept documents of about `size` bytes together, as masks of the tasks.
 
@@ -150,12 +175,25 @@ def sample(tasks: list[ChunkTask], size: int) -> list[np.ndarray]:
   that depends on nothing else.
   """
   tables = [chunks.load_table(task.directory, task.name) for task in tasks]
+  weight_N = np.concatenate([table['bytes'] for table in tables])
+  return _sample(tasks, weight_N, size)
+
+
+def sample_documents(tasks: list[ChunkTask], number: int) -> list[np.ndarray]:
+  """So many kept documents, or all, chosen as by `sample`."""
+  weight_N = np.ones(sum(task.kept_D.size for task in tasks), np.uint64)
+  return _sample(tasks, weight_N, number)
+
+
+def _sample(
+  tasks: list[ChunkTask], weight_N: np.ndarray, size: int
+) -> list[np.ndarray]:
+  tables = [chunks.load_table(task.directory, task.name) for task in tasks]
   kept_N = np.concatenate([task.kept_D for task in tasks])
-  bytes_N = np.concatenate([table['bytes'] for table in tables])
   hash_N = np.concatenate([table['high'] for table in tables])
   chosen = np.flatnonzero(kept_N)
   chosen = chosen[np.argsort(hash_N[chosen], kind='stable')]
-  before = np.cumsum(bytes_N[chosen]) - bytes_N[chosen]
+  before = np.cumsum(weight_N[chosen]) - weight_N[chosen]
   sample_N = np.zeros(kept_N.size, bool)
   sample_N[chosen[before < size]] = True
   return np.split(sample_N, np.cumsum([t.kept_D.size for t in tasks])[:-1])

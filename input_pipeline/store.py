@@ -21,7 +21,7 @@ from etils import epath
 from input_pipeline import durable, packing
 from input_pipeline.tokenizer import token_dtype
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = 'manifest.json'
 TOKENIZER = 'tokenizer.json'
 _REMOTE_READS = 32
@@ -40,6 +40,15 @@ class ShardManifest:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceManifest:
+  """What a source has in a split: kept documents, UTF-8 bytes and tokens."""
+
+  documents: int
+  text_bytes: int
+  tokens: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitManifest:
   """What a split holds.
 
@@ -51,11 +60,13 @@ class SplitManifest:
     padding_tokens: places of the rows that hold nothing.
     target_tokens: tokens that the model is asked to predict: every token of
       the documents, and the end of each.
-    dropped: documents left out, by reason: 'duplicate' (the text stood before,
-      or stands in validation), 'unreadable' and 'empty'.
+    dropped: documents left out, by reason: 'unreadable', 'empty', 'duplicate'
+      (the text stood before, or stands in validation), and the other rules of
+      curation, those on single documents as '<stage>/<rule>'.
     unigram_entropy: of the predicted tokens, in nats; the loss of a model that
       knows the frequencies only.
     source_sha256: of the ids and texts read.
+    sources: what each source has in it.
     shards: in the order of their rows.
   """
 
@@ -68,6 +79,7 @@ class SplitManifest:
   dropped: dict[str, int]
   unigram_entropy: float
   source_sha256: str
+  sources: dict[str, SourceManifest]
   shards: tuple[ShardManifest, ...]
 
 
@@ -309,6 +321,9 @@ def _manifest(fields: dict[str, Any], path: epath.Path) -> Manifest:
     )
   fields['tokenizer'] = TokenizerManifest(**fields['tokenizer'])
   for split in fields['splits'].values():
+    split['sources'] = {
+      name: SourceManifest(**held) for name, held in split['sources'].items()
+    }
     split['shards'] = tuple(ShardManifest(**s) for s in split['shards'])
   fields['splits'] = {
     name: SplitManifest(**split) for name, split in fields['splits'].items()

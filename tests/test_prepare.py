@@ -261,9 +261,9 @@ def test_open_store_checks(tmp_path):
   manifest = store.directory / 'manifest.json'
   text = manifest.read_text()
   manifest.write_text(
-    text.replace('"format_version": 1', '"format_version": 9')
+    text.replace('"format_version": 2', '"format_version": 9')
   )
-  with pytest.raises(ValueError, match='is of format 9, this program reads 1'):
+  with pytest.raises(ValueError, match='is of format 9, this program reads 2'):
     open_store(store.directory)
 
 

@@ -179,25 +179,24 @@ class CurationConfig:
   contamination: Contamination
   term_groups: tuple[str, ...]
 
-  @property
-  def uses_nothing(self) -> bool:
-    """Whether only equal texts are left out."""
-    profiles = {
-      self.profile,
-      *pairs('source_profiles', self.source_profiles).values(),
-    }
-    return (
-      profiles == {'none'}
-      and not self.quality_model.trusted_files
-      and not self.contamination.evaluations
-    )
+  def profile_name(self, source: str) -> str:
+    """Which profile a source has."""
+    chosen = pairs('source_profiles', self.source_profiles)
+    return chosen.get(source, self.profile)
+
+  def profile_named(self, name: str) -> Profile | None:
+    """The stages of a profile; None for 'none'."""
+    return None if name == 'none' else getattr(self, name)
 
   def profile_of(self, source: str) -> Profile | None:
     """The stages for a source; None: none."""
-    name = pairs('source_profiles', self.source_profiles).get(
-      source, self.profile
-    )
-    return None if name == 'none' else getattr(self, name)
+    return self.profile_named(self.profile_name(source))
+
+  def profiles(self) -> dict[str, Profile]:
+    """The profiles that some source has, by name."""
+    chosen = pairs('source_profiles', self.source_profiles).values()
+    names = [n for n in PROFILES if n in {self.profile, *chosen}]
+    return {name: getattr(self, name) for name in names if name != 'none'}
 
 
 def curation_config(fields: dict[str, Any]) -> CurationConfig:
