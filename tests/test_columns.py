@@ -1,5 +1,7 @@
 """Columns say of many texts what `str` says of each."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +29,7 @@ def test_the_classes_are_those_of_str():
     'isspace': characters.SPACE, 'isalpha': characters.ALPHA,
     'isupper': characters.UPPER, 'islower': characters.LOWER,
     'isdigit': characters.DIGIT, 'isalnum': characters.ALNUM,
-    'isdecimal': characters.DECIMAL, 'isnumeric': characters.NUMERIC,
+    'isdecimal': characters.DECIMAL,
   }  # fmt: skip
   for method, bit in bits.items():
     found = table_Q & bit > 0
@@ -35,6 +37,15 @@ def test_the_classes_are_those_of_str():
       getattr(chr(q), method)() for q in range(characters.NUM_CODE_POINTS)
     ]
     np.testing.assert_array_equal(found, told, method)
+
+
+def test_unwanted_are_control_characters_marks_and_surrogates():
+  unwanted = {
+    chr(q) for q in np.flatnonzero(characters.classes() & characters.UNWANTED)
+  }
+  every = map(chr, range(characters.NUM_CODE_POINTS))
+  told = {c for c in every if unicodedata.category(c) in ('Cc', 'Cs')}
+  assert unwanted == told - {'\n', '\t'} | {'\ufeff'}
 
 
 def test_lower_case_is_that_of_str_where_it_is_one_character():

@@ -12,17 +12,17 @@ import numpy as np
 
 from input_pipeline.curation.columns import Columns
 from input_pipeline.curation.config import C4
-from input_pipeline.curation.edit import lines_that_say, remove_lines, says
+from input_pipeline.curation.edit import lines_that_say, remove_lines
 from input_pipeline.curation.rules import first_rule, member
 from input_pipeline.curation.stage import Outcome
 
 RULES = ('curly_bracket', 'lorem_ipsum', 'few_sentences', 'empty')
 
 POLICY_PHRASES = (
-  'javascript', 'terms of use', 'privacy policy', 'cookie policy',
-  'uses cookies', 'use of cookies', 'use cookies',
+  b'javascript', b'terms of use', b'privacy policy', b'cookie policy',
+  b'uses cookies', b'use of cookies', b'use cookies',
 )  # fmt: skip
-_LOREM_IPSUM = ('lorem ipsum',)
+_LOREM_IPSUM = b'lorem ipsum'
 _END_OF_LINE = '.?!"”'
 _END_OF_SENTENCE = '.?!…。？！'
 # May stand between the end of a sentence and the space after it.
@@ -31,10 +31,10 @@ _CLOSING = '"\'”’)]»'
 
 def apply(columns: Columns, options: C4) -> Outcome:
   """Removes lines that are not sentences; leaves out what has few of them."""
-  texts = columns.texts
-  curly = [options.no_curly_brackets and '{' in text for text in texts]
-  lorem = [options.no_lorem_ipsum and says(t, _LOREM_IPSUM) for t in texts]
-
+  curly = [options.no_curly_brackets and '{' in t for t in columns.texts]
+  lorem = [
+    options.no_lorem_ipsum and _LOREM_IPSUM in t for t in columns.lowered
+  ]
   remove_L = _lines_to_remove(columns, options)
   new_texts, removed_D = remove_lines(columns, remove_L)
   sentences_D = columns.sum_D(

@@ -12,12 +12,17 @@ import numpy as np
 
 NUM_CODE_POINTS = 0x110000
 # Bits of `classes`, by the method of `str` that says the same.
-SPACE, ALPHA, UPPER, LOWER, DIGIT, ALNUM, DECIMAL, NUMERIC = (
+SPACE, ALPHA, UPPER, LOWER, DIGIT, ALNUM, DECIMAL, UNWANTED = (
   1 << bit for bit in range(8)
 )
 _METHODS = (
-  'isspace', 'isalpha', 'isupper', 'islower', 'isdigit', 'isalnum',
-  'isdecimal', 'isnumeric',
+  'isspace', 'isalpha', 'isupper', 'islower', 'isdigit', 'isalnum', 'isdecimal',
+)  # fmt: skip
+# UNWANTED are control characters but for the line end and the tab, U+FEFF (a
+# byte order mark that was left in a text) and halves of surrogate pairs, which
+# no encoding can hold: first and last of each range.
+UNWANTED_RANGES = (
+  (0x00, 0x08), (0x0B, 0x1F), (0x7F, 0x9F), (0xD800, 0xDFFF), (0xFEFF, 0xFEFF),
 )  # fmt: skip
 
 # SplitMix64 (Steele, Lea and Flood 2014, 'Fast splittable pseudorandom number
@@ -29,6 +34,11 @@ _MIX_2 = 0x94D049BB133111EB
 _BASE = 0xD1342543DE82EF95
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _MASK = (1 << 64) - 1
+# Numbers in a row that `Spans` reads at once, and how often at most: 2^32 are
+# more than a batch holds.
+_BLOCK_BITS = 14
+_BLOCK = 1 << _BLOCK_BITS
+_MAX_BLOCKS = 1 << 18
 
 
 @functools.cache
@@ -39,6 +49,8 @@ def classes() -> np.ndarray:
   for bit, method in enumerate(_METHODS):
     member_Q = getattr(np.strings, method)(points_Q)
     table_Q |= member_Q.astype(np.uint8) << np.uint8(bit)
+  for first, last in UNWANTED_RANGES:
+    table_Q[first : last + 1] |= np.uint8(UNWANTED)
   return _constant(table_Q)
 
 
@@ -88,17 +100,32 @@ class Spans:
   mixed; that does not depend on where it stands.
   """
 
-  def __init__(self, values_N: np.ndarray):
-    powers_N, self._inverses_N = _powers(_round_up(values_N.size))
+  def __init__(self, values_N: np.ndarray, table: np.ndarray | None = None):
+    """Sums up.
+
+    Args:
+      values_N: the numbers, uint64; or indices, if there is a table.
+      table: uint64; from indices to numbers.
+    """
     self._sums_N = np.zeros(values_N.size + 1, np.uint64)
-    np.cumsum(values_N * powers_N[: values_N.size], out=self._sums_N[1:])
+    low, high = _powers(_BASE)
+    # Blocks stay in the cache from the lookup to the sum.
+    for block, start in enumerate(range(0, values_N.size, _BLOCK)):
+      part = values_N[start : start + _BLOCK]
+      part = part.copy() if table is None else table.take(part)
+      part *= low[: part.size]
+      part *= high[block]
+      sums = self._sums_N[start + 1 : start + 1 + part.size]
+      np.cumsum(part, out=sums)
+      sums += self._sums_N[start]
 
   def hash(self, start_S: np.ndarray, stop_S: np.ndarray) -> np.ndarray:
     """Hashes the spans [start, stop) of positions: uint64 [S]."""
     sums_S = self._sums_N[stop_S]
     sums_S -= self._sums_N[start_S]
-    # The last start may be N, of an empty span; the table is longer than N.
-    sums_S *= self._inverses_N[start_S]
+    low, high = _powers(_INVERSE)
+    sums_S *= low[start_S & (_BLOCK - 1)]
+    sums_S *= high[start_S >> _BLOCK_BITS]
     return mix(sums_S)
 
 
@@ -118,20 +145,15 @@ def _mix_one(value: int) -> int:
   return mixed ^ mixed >> 31
 
 
-@functools.lru_cache(maxsize=2)
-def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
-  """base^i and base^-i for i < size: uint64 [size] each."""
+@functools.cache
+def _powers(base: int) -> tuple[np.ndarray, np.ndarray]:
+  """base^i of i < _BLOCK, and of the first multiples of _BLOCK: uint64."""
   tables = []
-  for base in (_BASE, _INVERSE):
-    table_N = np.full(size, base, np.uint64)
-    table_N[0] = 1
-    tables.append(_constant(np.cumprod(table_N)))
+  for size, step in ((_BLOCK, base), (_MAX_BLOCKS, pow(base, _BLOCK, 1 << 64))):
+    table = np.full(size, step, np.uint64)
+    table[0] = 1
+    tables.append(_constant(np.cumprod(table)))
   return tables[0], tables[1]
-
-
-def _round_up(size: int) -> int:
-  """The next power of two above a size, so few tables are made."""
-  return max(1 << 20, 1 << size.bit_length())
 
 
 def _constant(table: np.ndarray) -> np.ndarray:

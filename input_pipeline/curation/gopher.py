@@ -7,6 +7,8 @@ A word is what stands between spaces. Lines and paragraphs are compared without
 the space around them, and blank lines count as neither.
 """
 
+import functools
+
 import numpy as np
 
 from input_pipeline.curation import characters
@@ -45,8 +47,7 @@ def apply_quality(columns: Columns, options: GopherQuality) -> Outcome:
   hashes_D = _occurrences(columns, ('#',))
   ellipses_D = _occurrences(columns, _ELLIPSES)
   lines_D, bullets_D, trailing_D = _marked_lines(columns)
-  alphabetic_W = columns.classes_W & np.uint8(characters.ALPHA) != 0
-  alphabetic_D = columns.sum_D(columns.doc_W[alphabetic_W])
+  alphabetic_D = columns.sum_D(columns.doc_W[columns.has_letter_W])
   symbols = options.max_symbol_ratio
   broken = (
     words_D < options.min_words,
@@ -98,13 +99,27 @@ def _marked_lines(
 
 def _different_stop_words(columns: Columns) -> np.ndarray:
   """How many of STOP_WORDS a document has, in any case of letters: [D]."""
-  found_D = np.zeros(columns.num_documents, np.int64)
-  for word in STOP_WORDS:
-    present_W = np.zeros(columns.hash_W.size, bool)
-    for form in (word, word.capitalize(), word.upper()):
-      present_W |= columns.hash_W == np.uint64(word_hash(form))
-    found_D += columns.sum_D(columns.doc_W[present_W]) > 0
-  return found_D
+  hashes, numbers = _stop_word_hashes()
+  short = np.flatnonzero(columns.length_W <= max(map(len, STOP_WORDS)))
+  hash_W = columns.hash_W[short]
+  place_W = np.minimum(np.searchsorted(hashes, hash_W), hashes.size - 1)
+  stop_W = hashes[place_W] == hash_W
+  number_W, doc_W = numbers[place_W[stop_W]], columns.doc_W[short[stop_W]]
+  size = columns.num_documents * len(STOP_WORDS)
+  counts = np.bincount(doc_W * len(STOP_WORDS) + number_W, minlength=size)
+  return (counts.reshape(-1, len(STOP_WORDS)) > 0).sum(axis=1)
+
+
+@functools.cache
+def _stop_word_hashes() -> tuple[np.ndarray, np.ndarray]:
+  """Hashes of all forms of STOP_WORDS, sorted, and the word of each."""
+  forms = sorted(
+    (word_hash(form), number)
+    for number, word in enumerate(STOP_WORDS)
+    for form in (word, word.capitalize(), word.upper())
+  )
+  hashes, numbers = zip(*forms, strict=True)
+  return np.array(hashes, np.uint64), np.array(numbers)
 
 
 def apply_repetition(columns: Columns, options: GopherRepetition) -> Outcome:
@@ -241,19 +256,34 @@ def _groups(key_X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Indices of [X] with such keys, equal keys together and in order; and where
     in these each key starts.
   """
-  # Most keys occur once. Those that share no bucket with another need no sort.
-  bits = max(8, int(key_X.size).bit_length() + 2)
-  bucket_X = (key_X >> np.uint64(64 - bits)).astype(np.int64)
-  shared_X = np.bincount(bucket_X, minlength=1 << bits)[bucket_X] > 1
-  candidates = np.flatnonzero(shared_X)
-  keys = key_X[candidates]
-  order = np.argsort(keys, kind='stable')
-  keys, candidates = keys[order], candidates[order]
+  order = _sorted_order(key_X)
+  keys = key_X[order]
   same = np.zeros(keys.size, bool)
   same[:-1] = keys[1:] == keys[:-1]
   member_of_group = same.copy()
   member_of_group[1:] |= same[:-1]
   starts_group = same.copy()
   starts_group[1:] &= ~same[:-1]
-  members = candidates[member_of_group]
+  members = order[member_of_group]
   return members, np.flatnonzero(starts_group[member_of_group])
+
+
+def _sorted_order(key_X: np.ndarray) -> np.ndarray:
+  """`np.argsort(key_X, kind='stable')` of random uint64, in a third of the time.
+
+  Sorting numbers is several times faster than sorting their indices, so the
+  indices are put into the low bits of the numbers.
+  """
+  bits = np.uint64(key_X.size.bit_length())
+  packed_X = key_X >> bits << bits
+  packed_X |= np.arange(key_X.size, dtype=np.uint64)
+  packed_X.sort()
+  order_X = (packed_X & ((np.uint64(1) << bits) - np.uint64(1))).astype(
+    np.int64
+  )
+  high_X, sorted_X = packed_X >> bits, key_X[order_X]
+  same_high = high_X[1:] == high_X[:-1]
+  if np.array_equal(same_high, sorted_X[1:] == sorted_X[:-1]):
+    return order_X
+  # Two keys differ in their low bits alone: once in thousands of batches.
+  return np.argsort(key_X, kind='stable')

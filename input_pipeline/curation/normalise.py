@@ -8,6 +8,7 @@ import unicodedata
 
 import numpy as np
 
+from input_pipeline.curation import characters
 from input_pipeline.curation.columns import Columns
 from input_pipeline.curation.config import Normalise
 from input_pipeline.curation.rules import first_rule
@@ -17,10 +18,9 @@ RULES = ('empty',)
 
 # Those of `str.splitlines`, without the two that are no control characters.
 _LINE_ENDS = re.compile('\r\n|[\r\x0b\x0c\x1c-\x1e\x85]')
-# Control characters, U+FEFF (a byte order mark that was left in the text) and
-# halves of surrogate pairs, which no encoding can hold.
+# `characters.UNWANTED`, when the line ends are gone.
 _REMOVED = re.compile(
-  '[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufeff\ud800-\udfff]'
+  f'[{"".join(f"{chr(a)}-{chr(b)}" for a, b in characters.UNWANTED_RANGES)}]'
 )
 # Two characters as they come out of UTF-8 that was read as Latin-1 or
 # Windows-1252: the first byte of a character, and one that continues it.
@@ -39,7 +39,7 @@ def apply(columns: Columns, options: Normalise) -> Outcome:
   texts = list(columns.texts)
   repaired_D = np.zeros(columns.num_documents, np.int64)
   removed_D = np.zeros(columns.num_documents, np.int64)
-  for document in _suspects(columns).tolist():
+  for document in _suspects(columns, options).tolist():
     text, repaired, removed = normalise(
       texts[document], repair_mojibake=options.repair_mojibake
     )
@@ -48,7 +48,7 @@ def apply(columns: Columns, options: Normalise) -> Outcome:
   changed = any(
     new is not old for new, old in zip(texts, columns.texts, strict=True)
   )
-  empty_D = np.array([not text.strip() for text in texts], bool)
+  empty_D = np.array([not text or text.isspace() for text in texts], bool)
   return Outcome(
     rule_D=first_rule(columns.num_documents, [empty_D]),
     texts=texts if changed else None,
@@ -78,15 +78,24 @@ def normalise(text: str, *, repair_mojibake: bool) -> tuple[str, int, int]:
   return text, repaired, removed
 
 
-def _suspects(columns: Columns) -> np.ndarray:
-  """Documents that may change: not plain ASCII, or with control characters."""
-  ascii_D = np.fromiter(
-    map(str.isascii, columns.texts), bool, columns.num_documents
-  )
-  points_C = columns.points_C
-  control_C = (points_C < ord(' ')) | (points_C == 0x7F)
-  control_C &= (points_C != ord('\n')) & (points_C != ord('\t'))
-  return np.flatnonzero(~ascii_D | (columns.count_characters_D(control_C) > 0))
+def _suspects(columns: Columns, options: Normalise) -> np.ndarray:
+  """The documents that may change; few, and found without reading each."""
+  suspect_D = columns.count_class_D(characters.UNWANTED) > 0
+  if options.repair_mojibake:
+    suspect_D |= _may_be_misread(columns)
+  for document, text in enumerate(columns.texts):
+    if not unicodedata.is_normalized('NFC', text):
+      suspect_D[document] = True
+  return np.flatnonzero(suspect_D)
+
+
+def _may_be_misread(columns: Columns) -> np.ndarray:
+  """Documents with what may be the first bytes of a misread character: [D]."""
+  high = np.flatnonzero(columns.points_C >= 0x80)
+  lead = columns.points_C[high[:-1]]
+  pair = (lead >= 0xC2) & (lead <= 0xF4) & (np.diff(high) == 1)
+  doc = np.searchsorted(columns.start_D, high[:-1][pair], side='right') - 1
+  return columns.sum_D(doc) > 0
 
 
 def _repair(text: str) -> tuple[str, int]:

@@ -32,7 +32,7 @@ _MAX_COUNTER_WORDS = 3
 _ANYWHERE = ('items in cart',)
 _AT_START = ('sign-in', 'sign in', 'signin', 'sign-out', 'sign out', 'signout')
 _AT_END = ('read more...', 'read more…', 'read more')
-_PHRASES = (*_ANYWHERE, *_AT_START, *_AT_END)
+_PHRASES = tuple(p.encode() for p in (*_ANYWHERE, *_AT_START, *_AT_END))
 
 
 def apply(columns: Columns, options: RefinedWeb) -> Outcome:
