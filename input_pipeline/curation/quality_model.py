@@ -160,7 +160,8 @@ def threshold(histogram_V2: np.ndarray, model: config.QualityModel) -> int:
   documents_V, bytes_V = np.cumsum(histogram_V2[::-1], axis=0).T
   kept = LEVELS
   if model.keep_fraction is not None:
-    wanted = model.keep_fraction * documents_V[-1]
+    # 0.1 * 30 is a little more than 3.
+    wanted = model.keep_fraction * documents_V[-1] - 1e-6
     kept = min(kept, int(np.searchsorted(documents_V, wanted)) + 1)
   if model.keep_bytes is not None:
     kept = min(
