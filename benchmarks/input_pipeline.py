@@ -25,6 +25,7 @@ from etils import epath
 from benchmarks.machine import describe_machine
 from input_pipeline.pipeline import train_batches
 from input_pipeline.store import Rows, ShardManifest
+from input_pipeline.stream import Stream
 from input_pipeline.tensorflow_setup import tensorflow
 
 BATCH_SIZE, ROW_LENGTH, NUM_ROWS = 64, 2_049, 16_384
@@ -91,11 +92,11 @@ def _sides(directory: epath.Path) -> tuple[Batches, Batches]:
     dtype=np.dtype('<u2'),
   )
 
+  stream = Stream(rows, seed=0, batch_size=BATCH_SIZE)
+
   def ours(start: int, stop: int) -> Iterator[np.ndarray]:
     return train_batches(
-      rows,
-      seed=0,
-      batch_size=BATCH_SIZE,
+      stream,
       start_step=start,
       end_step=stop,
       row_start=0,

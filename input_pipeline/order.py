@@ -29,24 +29,52 @@ def row_indices(
   """
   assert 0 <= row_start <= row_stop <= batch_size, (row_start, row_stop)
   assert step >= 0, step
-  assert num_rows > 0, num_rows
   first = step * batch_size
-  indices_N = np.empty(row_stop - row_start, np.int64)
+  row_N, _ = rows_in_order(
+    first + row_start, first + row_stop, seed=seed, num_rows=num_rows
+  )
+  return row_N
+
+
+def rows_in_order(
+  start: int, stop: int, *, seed: int, num_rows: int, name: str = ''
+) -> tuple[np.ndarray, np.ndarray]:
+  """The rows that a dataset gives when it is asked the n-th time.
+
+  Args:
+    start: how many rows it gave before.
+    stop: how many it has given afterwards.
+    seed: of the run.
+    num_rows: rows of the dataset.
+    name: of the dataset in a mixture; any two have unrelated orders.
+
+  Returns:
+    row_N and epoch_N, int64 [stop - start]: indices for `Rows.read`, and how
+    often all rows were given before.
+  """
+  assert num_rows > 0, num_rows
+  row_N = np.empty(stop - start, np.int64)
+  epoch_N = np.empty_like(row_N)
   done = 0
-  while done < indices_N.size:
-    epoch, offset = divmod(first + row_start + done, num_rows)
-    count = min(num_rows - offset, indices_N.size - done)
-    indices_N[done : done + count] = permute(
-      np.arange(offset, offset + count), seed=seed, epoch=epoch, size=num_rows
+  while done < row_N.size:
+    epoch, offset = divmod(start + done, num_rows)
+    count = min(num_rows - offset, row_N.size - done)
+    row_N[done : done + count] = permute(
+      np.arange(offset, offset + count),
+      seed=seed,
+      epoch=epoch,
+      size=num_rows,
+      name=name,
     )
+    epoch_N[done : done + count] = epoch
     done += count
-  return indices_N
+  return row_N, epoch_N
 
 
 def permute(
-  positions_N: np.ndarray, *, seed: int, epoch: int, size: int
+  positions_N: np.ndarray, *, seed: int, epoch: int, size: int, name: str = ''
 ) -> np.ndarray:
-  """Values of a permutation of range(size), keyed by (seed, epoch).
+  """Values of a permutation of range(size), keyed by (name, seed, epoch).
 
   A Feistel network over the smallest power of two that holds `size` values; a
   value outside is sent through it again until it falls inside (cycle walking;
@@ -58,12 +86,13 @@ def permute(
     seed: of the run.
     epoch: any two epochs or seeds give unrelated permutations.
     size: number of values.
+    name: of the dataset in a mixture, as for the epochs.
 
   Returns:
     int64 [N].
   """
   bits = max(2, (size - 1).bit_length())
-  keys = _round_keys(seed, epoch)
+  keys = _round_keys(name, seed, epoch)
   values_N = _feistel(positions_N.astype(np.uint64), bits, keys)
   outside = np.flatnonzero(values_N >= size)
   while outside.size:
@@ -72,11 +101,12 @@ def permute(
   return values_N.astype(np.int64)
 
 
-def _round_keys(seed: int, epoch: int) -> np.ndarray:
-  """A hash, so that no two pairs (seed, epoch) share keys by arithmetic."""
-  digest = hashlib.blake2b(
-    f'row order, seed {seed}, epoch {epoch}'.encode(), digest_size=8 * _ROUNDS
-  ).digest()
+def _round_keys(name: str, seed: int, epoch: int) -> np.ndarray:
+  """A hash, so that no two (name, seed, epoch) share keys by arithmetic."""
+  text = f'row order, seed {seed}, epoch {epoch}'
+  if name:
+    text += f', of {name}'
+  digest = hashlib.blake2b(text.encode(), digest_size=8 * _ROUNDS).digest()
   return np.frombuffer(digest, '<u8').astype(np.uint64)
 
 

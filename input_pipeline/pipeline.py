@@ -9,16 +9,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from input_pipeline import order
 from input_pipeline.store import Rows
+from input_pipeline.stream import Stream
 from input_pipeline.tensorflow_setup import tensorflow
 
 
 def train_batches(
-  rows: Rows,
+  stream: Stream,
   *,
-  seed: int,
-  batch_size: int,
   start_step: int,
   end_step: int,
   row_start: int,
@@ -28,9 +26,7 @@ def train_batches(
   """Yields this host's rows of the batches of steps [start_step, end_step).
 
   Args:
-    rows: of the training split.
-    seed: of the order of the rows.
-    batch_size: rows of the global batch.
+    stream: of the training rows.
     start_step: first step.
     end_step: one past the last step.
     row_start: first row of the global batch that this host reads.
@@ -42,22 +38,14 @@ def train_batches(
   """
 
   def read(step: int) -> np.ndarray:
-    indices_N = order.row_indices(
-      step,
-      seed=seed,
-      batch_size=batch_size,
-      num_rows=len(rows),
-      row_start=row_start,
-      row_stop=row_stop,
-    )
-    return rows.read(indices_N)
+    return stream.read(stream.places_of_step(step, row_start, row_stop))
 
   return _batches(
     read,
     start=start_step,
     stop=end_step,
-    shape=(row_stop - row_start, rows.row_length),
-    dtype=rows.dtype,
+    shape=(row_stop - row_start, stream.row_length),
+    dtype=stream.dtype,
     prefetch=prefetch,
   )
 

@@ -237,13 +237,15 @@ def train_batches(
 ) -> Iterator[jax.Array]:
   """Global batches of the training split, from a step to the last one."""
   from input_pipeline import global_array, pipeline
+  from input_pipeline.stream import Stream
 
   config, sharding = setup.config, setup.batch_sharding
   row_start, row_stop = global_array.process_rows(sharding, config.batch_size)
+  stream = Stream(
+    store.rows('train'), seed=config.seed, batch_size=config.batch_size
+  )
   for rows_BR in pipeline.train_batches(
-    store.rows('train'),
-    seed=config.seed,
-    batch_size=config.batch_size,
+    stream,
     start_step=start_step,
     end_step=config.steps,
     row_start=row_start,
