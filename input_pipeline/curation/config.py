@@ -4,8 +4,14 @@ configs/curation.py explains every field.
 """
 
 import dataclasses
+import math
 import typing
-from typing import Any
+from typing import Annotated, Any
+
+# What a number must lie within, both ends included.
+Fraction = Annotated[float, 0.0, 1.0]
+Amount = Annotated[float, 0.0, math.inf]
+Count = Annotated[int, 0, math.inf]
 
 PROFILES = ('none', 'prose', 'code', 'docs')
 
@@ -24,7 +30,7 @@ class Language:
 
   enabled: bool
   keep: tuple[str, ...]
-  min_probability: float
+  min_probability: Fraction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,15 +38,15 @@ class GopherQuality:
   """`gopher_quality`."""
 
   enabled: bool
-  min_words: int
-  max_words: int
-  min_mean_word_length: float
-  max_mean_word_length: float
-  max_symbol_ratio: float
-  max_bullet_lines: float
-  max_ellipsis_lines: float
-  min_alphabetic_words: float
-  min_stop_words: int
+  min_words: Count
+  max_words: Count
+  min_mean_word_length: Amount
+  max_mean_word_length: Amount
+  max_symbol_ratio: Amount
+  max_bullet_lines: Fraction
+  max_ellipsis_lines: Fraction
+  min_alphabetic_words: Fraction
+  min_stop_words: Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,19 +54,19 @@ class GopherRepetition:
   """`gopher_repetition`."""
 
   enabled: bool
-  max_duplicate_lines: float
-  max_duplicate_paragraphs: float
-  max_duplicate_line_characters: float
-  max_duplicate_paragraph_characters: float
-  max_top_2gram: float
-  max_top_3gram: float
-  max_top_4gram: float
-  max_duplicate_5grams: float
-  max_duplicate_6grams: float
-  max_duplicate_7grams: float
-  max_duplicate_8grams: float
-  max_duplicate_9grams: float
-  max_duplicate_10grams: float
+  max_duplicate_lines: Fraction
+  max_duplicate_paragraphs: Fraction
+  max_duplicate_line_characters: Fraction
+  max_duplicate_paragraph_characters: Fraction
+  max_top_2gram: Fraction
+  max_top_3gram: Fraction
+  max_top_4gram: Fraction
+  max_duplicate_5grams: Fraction
+  max_duplicate_6grams: Fraction
+  max_duplicate_7grams: Fraction
+  max_duplicate_8grams: Fraction
+  max_duplicate_9grams: Fraction
+  max_duplicate_10grams: Fraction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,10 +75,10 @@ class C4:
 
   enabled: bool
   end_punctuation: bool
-  min_words_per_line: int
-  max_word_length: int
+  min_words_per_line: Count
+  max_word_length: Count
   remove_policy_lines: bool
-  min_sentences: int
+  min_sentences: Count
   no_curly_brackets: bool
   no_lorem_ipsum: bool
 
@@ -82,9 +88,9 @@ class RefinedWeb:
   """`refinedweb`."""
 
   enabled: bool
-  max_uppercase: float
-  max_navigation_words: int
-  max_removed_words: float
+  max_uppercase: Fraction
+  max_navigation_words: Count
+  max_removed_words: Fraction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,11 +98,11 @@ class FineWeb:
   """`fineweb`."""
 
   enabled: bool
-  min_punctuated_lines: float
-  max_short_lines: float
-  short_line_length: int
-  max_duplicate_line_characters: float
-  max_lines_per_word: float
+  min_punctuated_lines: Fraction
+  max_short_lines: Fraction
+  short_line_length: Count
+  max_duplicate_line_characters: Fraction
+  max_lines_per_word: Amount
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,9 +110,9 @@ class CodeQuality:
   """`code_quality`."""
 
   enabled: bool
-  max_mean_line_length: float
-  max_line_length: int
-  min_alphanumeric: float
+  max_mean_line_length: Amount
+  max_line_length: Count
+  min_alphanumeric: Fraction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -228,7 +234,7 @@ def pairs(field: str, entries: tuple[str, ...]) -> dict[str, str]:
 
 
 def _build(cls: Any, fields: dict[str, Any], prefix: str) -> Any:
-  types = typing.get_type_hints(cls)
+  types = typing.get_type_hints(cls, include_extras=True)
   if unknown := sorted(set(fields) - set(types)):
     raise ValueError(f'unknown field {prefix}.{unknown[0]}')
   if missing := sorted(set(types) - set(fields)):
@@ -238,6 +244,8 @@ def _build(cls: Any, fields: dict[str, Any], prefix: str) -> Any:
     value = fields[name]
     if dataclasses.is_dataclass(kind):
       value = _build(kind, value, f'{prefix}.{name}')
+    elif typing.get_origin(kind) is Annotated:
+      _check_range(f'{prefix}.{name}', value, *kind.__metadata__)
     elif typing.get_origin(kind) is tuple:
       if isinstance(value, str):
         raise ValueError(
@@ -245,4 +253,22 @@ def _build(cls: Any, fields: dict[str, Any], prefix: str) -> Any:
         )
       value = tuple(value)
     values[name] = value
+  _check_order(values, prefix)
   return cls(**values)
+
+
+def _check_range(field: str, value: Any, low: float, high: float) -> None:
+  if not low <= value <= high:
+    bounds = f'{low:g} or more' if high == math.inf else f'{low:g} to {high:g}'
+    raise ValueError(f'{field} is {value}; it must be {bounds}')
+
+
+def _check_order(values: dict[str, Any], prefix: str) -> None:
+  """Refuses a min_... above its max_...: nothing would be kept."""
+  for name, low in values.items():
+    upper = f'max_{name.removeprefix("min_")}'
+    if name.startswith('min_') and low > values.get(upper, low):
+      raise ValueError(
+        f'{prefix}.{name} = {low} is above {prefix}.{upper} = '
+        f'{values[upper]}, so no document would be kept'
+      )

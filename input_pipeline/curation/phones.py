@@ -29,14 +29,14 @@ _NATIONAL = (
   # France: 01 23 45 67 89
   r'0[1-9](?P<pair>[ .-])\d\d(?:(?P=pair)\d\d){3}',
   # Britain, Germany and others: 020 7946 0958, 07911 123456, 089/12345678
-  r'\(?0[1-9]\d{1,3}(?:\)[ /-]?|[ /-])\d{3,5}[ -]?\d{3,4}',
+  r'(?:\(0[1-9]\d{1,3}\)[ /-]?|0[1-9]\d{1,3}[ /-])\d{3,5}[ -]?\d{3,4}',
 )
 _NUMBER = re.compile(
-  rf'(?<![\d+./(-])(?:{"|".join((*_INTERNATIONAL, *_NATIONAL))})'
+  rf'(?<![\d+./-])(?<!\d\()(?:{"|".join((*_INTERNATIONAL, *_NATIONAL))})'
   r'(?![\d/]|[.-]\d|\)\d)'
 )
 # A number in a longer word, an amount or an assignment is something else.
-_BAD_BEFORE = re.compile(r'[\w$€£¥#%=*^~<>\\]')
+_BAD_BEFORE = re.compile(r'[\w$€£¥#%=*^\\]')
 _BAD_AFTER = re.compile(r'[\w%€£¥=*^\\]|:\d')
 _DIGIT_SPACE = re.compile(r'\d $')
 _SPACE_DIGIT = re.compile(r' \d')

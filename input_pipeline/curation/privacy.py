@@ -22,9 +22,10 @@ MARKS = {
   'phone': '[PHONE]',
   'secret': '[SECRET]',
 }
-# (document, start, stop, kind), in characters of the document.
+# (start, stop, kind), in characters of the document; and with its number.
+_Span = tuple[int, int, str]
 _Found = tuple[int, int, int, str]
-_Search = Callable[[str, int, int], Iterator[tuple[int, int, str]]]
+_Search = Callable[[str, int, int], Iterator[_Span]]
 
 _EMAIL = re.compile(
   r'(?<![\w.%+-])\w[\w.%+-]{0,63}@'
@@ -60,12 +61,14 @@ def apply(columns: Columns, options: Privacy) -> Outcome:
   # A mark may part what hid another find, so changed texts are read again. Each
   # round takes characters away that no mark has, so there is a last one.
   while found := _find(columns, options):
-    changed = sorted({document for document, *_ in found})
-    for document in changed:
-      spans = [rest for number, *rest in found if number == document]
-      place = documents[document]
-      texts[place] = _mark(texts[place], spans, counts, place)
-    documents = [documents[document] for document in changed]
+    spans: dict[int, list[_Span]] = {}
+    for document, *span in found:
+      spans.setdefault(documents[document], []).append(tuple(span))
+    documents = sorted(spans)
+    for place in documents:
+      texts[place], kinds = _mark(texts[place], spans[place])
+      for kind in kinds:
+        counts[kind][place] += 1
     columns = Columns([texts[place] for place in documents])
   changed_any = any(count_D.any() for count_D in counts.values())
   return Outcome(
@@ -75,21 +78,23 @@ def apply(columns: Columns, options: Privacy) -> Outcome:
   )
 
 
-def _mark(
-  text: str, spans: list, counts: dict[str, np.ndarray], place: int
-) -> str:
-  """Replaces spans that do not overlap an earlier one of the list."""
-  parts, rest = [], len(text)
-  chosen: list[tuple[int, int, str]] = []
+def _mark(text: str, spans: list[_Span]) -> tuple[str, list[str]]:
+  """Replaces the spans that overlap none before them in the list.
+
+  Returns:
+    The text, and the kinds of what was replaced.
+  """
+  taken = bytearray(len(text))
+  chosen = []
   for start, stop, kind in spans:
-    if all(stop <= first or start >= last for first, last, _ in chosen):
+    if not any(taken[start:stop]):
+      taken[start:stop] = b'\1' * (stop - start)
       chosen.append((start, stop, kind))
-  for start, stop, kind in sorted(chosen, reverse=True):
-    parts += [text[stop:rest], MARKS[kind]]
-    counts[kind][place] += 1
-    rest = start
-  parts.append(text[:rest])
-  return ''.join(reversed(parts))
+  parts, rest = [], 0
+  for start, stop, kind in sorted(chosen):
+    parts += [text[rest:start], MARKS[kind]]
+    rest = stop
+  return ''.join([*parts, text[rest:]]), [kind for *_, kind in chosen]
 
 
 def _find(columns: Columns, options: Privacy) -> list[_Found]:
@@ -138,28 +143,24 @@ def _words_with(columns: Columns, character: str, count: int) -> np.ndarray:
   return np.unique(words[last:][words[last:] == words[: words.size - last]])
 
 
-def _tokens(text: str, start: int, stop: int) -> Iterator[tuple[int, int, str]]:
+def _tokens(text: str, start: int, stop: int) -> Iterator[_Span]:
   for match in secrets.TOKEN.finditer(text, start, stop):
     yield *match.span(), 'secret'
 
 
-def _emails(text: str, start: int, stop: int) -> Iterator[tuple[int, int, str]]:
+def _emails(text: str, start: int, stop: int) -> Iterator[_Span]:
   for match in _EMAIL.finditer(text, start, stop):
     yield *match.span(), 'email'
 
 
-def _ipv4_addresses(
-  text: str, start: int, stop: int
-) -> Iterator[tuple[int, int, str]]:
+def _ipv4_addresses(text: str, start: int, stop: int) -> Iterator[_Span]:
   for match in _IPV4.finditer(text, start, stop):
     context = text[max(0, match.start() - _CONTEXT) : match.start()]
     if _is_global(match.group()) and not _NUMBERED.search(context):
       yield *match.span(), 'ip_address'
 
 
-def _ipv6_addresses(
-  text: str, start: int, stop: int
-) -> Iterator[tuple[int, int, str]]:
+def _ipv6_addresses(text: str, start: int, stop: int) -> Iterator[_Span]:
   for match in _IPV6.finditer(text, start, stop):
     # The colon of a sentence may follow.
     address = match.group()
