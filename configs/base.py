@@ -6,6 +6,7 @@ Defaults live here and nowhere else: the other configs start from
 
 from ml_collections import ConfigDict, config_dict
 
+from configs.augmentation import get_augmentation
 from configs.curation import get_curation
 
 
@@ -33,6 +34,7 @@ def get_config() -> ConfigDict:
   config.optimizer = _optimizer()
   config.mesh = _mesh()
   config.data = _data()
+  config.augmentation = get_augmentation()
   config.evaluation = _evaluation()
   config.early_stopping = _early_stopping()
   config.checkpoint = _checkpoint()

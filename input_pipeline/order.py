@@ -10,6 +10,8 @@ import hashlib
 
 import numpy as np
 
+from input_pipeline.random_bits import splitmix64
+
 _ROUNDS = 6
 
 
@@ -117,14 +119,6 @@ def _feistel(values_N: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
   high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
   high_N, low_N = values_N >> shift, values_N & low_mask
   for change_high, change_low in keys.reshape(-1, 2):
-    high_N = high_N ^ (_splitmix64(low_N ^ change_high) & high_mask)
-    low_N = low_N ^ (_splitmix64(high_N ^ change_low) & low_mask)
+    high_N = high_N ^ (splitmix64(low_N ^ change_high) & high_mask)
+    low_N = low_N ^ (splitmix64(high_N ^ change_low) & low_mask)
   return (high_N << shift) | low_N
-
-
-def _splitmix64(x_N: np.ndarray) -> np.ndarray:
-  """Mixes 64 bits: Steele, Lea and Flood 2014, variant 13 of D. Stafford."""
-  x_N = x_N + np.uint64(0x9E3779B97F4A7C15)
-  x_N = (x_N ^ (x_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  x_N = (x_N ^ (x_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return x_N ^ (x_N >> np.uint64(31))
