@@ -42,12 +42,14 @@ class ReadTask:
     config: says how to read.
     part: what to read.
     directory: where the chunks go.
+    chunk_bytes: of text, from which on a chunk is full.
   """
 
   name: str
   config: DataConfig
   part: sources.Part
   directory: epath.Path
+  chunk_bytes: int
 
 
 def read(
@@ -62,7 +64,13 @@ def read(
   finished = directory / _FINISHED
   if not finished.exists():
     tasks = [
-      ReadTask(name=f'{n:05d}', config=config, part=part, directory=directory)
+      ReadTask(
+        name=f'{n:05d}',
+        config=config,
+        part=part,
+        directory=directory,
+        chunk_bytes=chunks.CHUNK_BYTES,
+      )
       for n, part in enumerate(sources.parts(config))
     ]
     for done in engine.map(read_part, tasks):
@@ -109,6 +117,7 @@ class _Writer:
 
   def __init__(self, task: ReadTask, split: str) -> None:
     self._directory = task.directory
+    self._chunk_bytes = task.chunk_bytes
     self._prefix = f'{split}-{task.name}'
     self._waiting: list[Document] = []
     self._waiting_bytes = 0
@@ -125,7 +134,7 @@ class _Writer:
     self._waiting_bytes += len(text)
     self.documents += 1
     self.bytes += len(text)
-    if self._waiting_bytes >= chunks.CHUNK_BYTES:
+    if self._waiting_bytes >= self._chunk_bytes:
       self._flush()
 
   def _flush(self) -> None:

@@ -3,13 +3,11 @@
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from data_configs import BPE, contents, prepared, text_config, write_corpus
+from processes import child
 
 from input_pipeline import durable
 from input_pipeline.prepare import store_directory
@@ -50,19 +48,6 @@ config = text_config(
 )
 prepare(config, log=print)
 """
-
-
-def child(script, *arguments):
-  """Starts a Python file, or a text of Python, in a process of its own."""
-  program = [script] if isinstance(script, Path) else ['-c', script]
-  root = Path(__file__).parent.parent
-  paths = os.pathsep.join([str(root), str(root / 'tests')])
-  return subprocess.Popen(
-    [sys.executable, '-u', *program, *map(str, arguments)],
-    env=os.environ | {'PYTHONPATH': paths},
-    stdout=subprocess.PIPE,
-    text=True,
-  )
 
 
 def test_killed_at_any_point_ends_with_the_same_bytes(tmp_path, small_chunks):

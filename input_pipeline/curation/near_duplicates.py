@@ -70,7 +70,7 @@ def _records(
     and profile.near_duplicates
     for source in set(sources)
   }
-  chosen_D = task.kept_D & [looked_for[source] for source in sources]
+  chosen_D = task.kept_D & np.array([looked_for[s] for s in sources], bool)
   rank_D, position_D = ranks(task), task.position_D
   found = [np.empty(0, minhash.record_dtype(near.permutations))]
   for place_D, texts in text_batches(task, chosen_D):
