@@ -247,6 +247,14 @@ def test_a_stage_of_no_documents_still_has_its_rules():
   assert Tally.from_json(tally.to_json()).rules == {'s': ('r',)}
 
 
+def test_nothing_found_is_nothing_counted():
+  tally = Tally({})
+  tally.count('email', 'web', 0)
+  assert tally == Tally({})
+  tally.count('email', 'web', 1)
+  assert tally != Tally({})
+
+
 def test_only_like_tallies_add_up():
   with pytest.raises(ValueError, match=r'data\.curation\.term_groups'):
     Tally(GROUPS).merge(Tally({}))

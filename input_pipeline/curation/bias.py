@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 # The two-sided 95 % point of the normal distribution.
 _Z = 1.959963984540054
@@ -10,13 +10,15 @@ _Z = 1.959963984540054
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Disparity:
-  """P(removed | mentions a group) / P(removed).
+  """P(removed | mentions a group) / P(removed), with a 95 % interval.
+
+  All three are None where nothing was removed, or no document mentions the
+  group.
 
   Attributes:
-    ratio: None: nothing was removed, or no document mentions the group.
-    low: of the 95 % confidence interval.
-    high: of the 95 % confidence interval; both None where no removed document
-      mentions the group, for then the logarithm of the ratio has no estimate.
+    ratio: the estimate.
+    low: of the confidence interval.
+    high: of the confidence interval; always finite.
   """
 
   ratio: float | None
@@ -29,14 +31,17 @@ def removal_disparity(
 ) -> Disparity:
   """Compares the removal of documents that mention a group with all removal.
 
-  The interval is that of the delta method for the logarithm of the ratio. With
-  n documents of which r are removed, m mention the group and a do both, all
-  drawn together (a multinomial of four cells),
-
-    var log ratio = 1/a - 1/m - 1/r - 1/n + 2 a / (m r).
-
   The group is a part of the total, so both rates of the ratio move together;
-  Katz's interval (1978), for two separate samples, is too wide here.
+  an interval for two separate samples, such as Katz's (1978), is too wide. But
+  those who mention the group and those who do not are separate samples. Let p
+  and q be their rates of removal and w the share that mentions the group:
+
+    ratio = p / (w p + (1 - w) q) = rho / (w rho + 1 - w),    rho = p / q.
+
+  It grows with rho, so the limits of rho give its limits, for the w of the
+  data. Those of rho are by the score method (Koopman 1984, with the estimates
+  of Miettinen and Nurminen 1985), which holds for few counts, too, and for
+  none: where no removed document mentions the group, low is 0 and high is not.
 
   Args:
     documents: that came to the stage.
@@ -49,15 +54,45 @@ def removal_disparity(
   assert r + m - a <= n, (n, r, m, a)
   if not (r and m):
     return Disparity(ratio=None, low=None, high=None)
-  if not a:
-    return Disparity(ratio=0.0, low=None, high=None)
-  ratio = a * n / (m * r)
-  # In integers, so that what is zero is zero: everything times a m r n.
-  scaled = m * r * n - a * r * n - a * m * n - a * m * r + 2 * a * a * n
-  margin = _Z * math.sqrt(scaled / (a * m * r * n))
-  return Disparity(
-    ratio=ratio, low=ratio * math.exp(-margin), high=ratio * math.exp(margin)
-  )
+  if m == n:
+    return Disparity(ratio=1.0, low=1.0, high=1.0)
+
+  # The share of the group among removed documents is w times the ratio, from 0
+  # to 1: good to search in.
+  def score(share: float) -> float:
+    rho = share * (n - m) / ((1 - share) * m)
+    return _score(rho, a, m, r - a, n - m)
+
+  low = _crossing(score, _Z, 0, a / r) if a else 0
+  high = _crossing(score, -_Z, a / r, 1) if a < r else 1
+  return Disparity(ratio=a * n / (m * r), low=low * n / m, high=high * n / m)
+
+
+def _score(rho: float, x: int, m: int, y: int, k: int) -> float:
+  """How far x of m and y of k are from a ratio rho of rates, in deviations.
+
+  Miettinen and Nurminen (1985), equation 10; it falls as rho grows.
+  """
+  b = rho * (m + y) + x + k
+  root = math.sqrt(max(b * b - 4 * (m + k) * rho * (x + y), 0))
+  q = 2 * (x + y) / (b + root)
+  p = rho * q
+  variance = p * (1 - p) / m + rho**2 * q * (1 - q) / k
+  distance = x / m - rho * y / k
+  return distance / math.sqrt(variance) if variance > 0 else distance * math.inf
+
+
+def _crossing(
+  falling: Callable[[float], float], level: float, low: float, high: float
+) -> float:
+  """Where a falling function crosses a level between two places."""
+  for _ in range(60):
+    middle = (low + high) / 2
+    if falling(middle) > level:
+      low = middle
+    else:
+      high = middle
+  return (low + high) / 2
 
 
 def ratio_within_sources(

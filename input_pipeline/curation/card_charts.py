@@ -221,12 +221,10 @@ def side(low: float | None, high: float | None) -> str:
 
 
 def _whisker(line: Interval, across: Callable[[float], float]) -> str:
-  if line.ratio is None:
+  if line.ratio is None or line.low is None or line.high is None:
     return ''
   style = side(line.low, line.high)
   x = f'{across(line.ratio):.3f}%'
-  if line.low is None or line.high is None:
-    return f'<circle class="{style}" style="fill:none" cx="{x}" cy="8" r="4"/>'
   return (
     f'<line class="interval {style}" x1="{across(line.low):.3f}%"'
     f' x2="{across(line.high):.3f}%" y1="8" y2="8"/>'

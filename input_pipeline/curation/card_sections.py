@@ -81,8 +81,8 @@ def labels(card: Record) -> str:
   return html.section(
     'Languages and licences',
     html.paragraph(
-      'Counted where the label is given, over all documents that come there;'
-      ' later stages, and the rule that reads the label, may still remove some.'
+      'Of the documents that pass the stages of their profile. Duplicates among'
+      ' them may leave later.'
     ),
     f'<div class="pair">{parts}</div>',
   )
@@ -199,9 +199,8 @@ def disparity(card: Record) -> str:
       'How often a stage removes documents that mention a group, by how often'
       ' it removes any document: 1 is alike, 2 is twice as often. A line is the'
       ' 95 % confidence interval; of twenty groups that are treated alike,'
-      ' about one shows a difference by chance. A ring has no interval: no'
-      ' document that mentions the group was removed. A mention says neither'
-      ' who wrote a text nor what it says.'
+      ' about one shows a difference by chance. A mention says neither who'
+      ' wrote a text nor what it says.'
     ),
     *parts,
     html.details(
@@ -252,8 +251,6 @@ def _forest(rows: list[Record]) -> str:
 def _ratio(row: Record) -> str:
   if row['ratio'] is None:
     return 'no mention' if row['removed'] else 'nothing removed'
-  if row['low'] is None:
-    return f'0 of {html.count(row["mentioning"])} removed'
   low, high = html.decimal(row['low']), html.decimal(row['high'])
   return f'{html.decimal(row["ratio"])} ({low} to {high})'
 
