@@ -24,11 +24,42 @@ from input_pipeline.tokenizer import Tokenizer
 
 def store_directory(config: DataConfig) -> epath.Path:
   """Where the store of these options lies, be it prepared or not."""
-  options = json.dumps(_options(config), sort_keys=True).encode()
-  digest = hashlib.sha256(options).hexdigest()[:8]
+  return store_directories([config], [1.0])[0]
+
+
+def store_directories(
+  configs: Sequence[DataConfig], shares: Sequence[float]
+) -> list[epath.Path]:
+  """Where the stores of a mixture lie, be they prepared or not.
+
+  A vocabulary that is trained on all of them makes stores of its own, so that
+  they never mix with those of other vocabularies.
+
+  Args:
+    configs: of the datasets.
+    shares: of the tokenizer's training text.
+  """
+  together = ''
+  if len(configs) > 1 and configs[0].tokenizer.kind == 'bpe':
+    mixture = [
+      [_options(config), share]
+      for config, share in zip(configs, shares, strict=True)
+    ]
+    together = _digest(mixture)
+  return [_store_directory(config, together) for config in configs]
+
+
+def _store_directory(config: DataConfig, together: str) -> epath.Path:
+  options = _options(config)
+  digest = _digest([options, together] if together else options)[:8]
   label = config.name if config.source == 'tfds' else config.source
   label = label.replace('/', '_').replace(':', '_')
   return epath.Path(config.directory).expanduser() / f'{label}-{digest}'
+
+
+def _digest(options: Any) -> str:
+  text = json.dumps(options, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _options(config: DataConfig) -> dict[str, Any]:
@@ -54,6 +85,9 @@ def _options(config: DataConfig) -> dict[str, Any]:
     options |= {'validation_files': config.validation_files}
   if config.source != 'text':
     options |= {'text_field': config.text_field}
+  for name in ('source_field', 'licence_field'):
+    if value := getattr(config, name):
+      options[name] = value
   if config.holds_out_by_hash:
     options |= {'validation_fraction': config.validation_fraction}
   if config.tokenizer.kind == 'bpe':

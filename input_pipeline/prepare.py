@@ -5,7 +5,8 @@ the manifest is written last. So a start after a kill goes on where the other
 ended, and ends with the same bytes.
 """
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 from etils import epath
 
@@ -19,12 +20,11 @@ from input_pipeline import (
   workers,
 )
 from input_pipeline.beam_engine import BeamEngine
-from input_pipeline.config import DataConfig
+from input_pipeline.config import DataConfig, TokenizerConfig
 from input_pipeline.curate import Curated, curate
 from input_pipeline.data_card import write_card
 from input_pipeline.documents import TRAIN
 from input_pipeline.engine import Engine, LocalEngine
-from input_pipeline.manifest import store_directory
 from input_pipeline.progress import Progress
 from input_pipeline.read import read
 from input_pipeline.selection import ChunkTask, sample
@@ -49,16 +49,58 @@ def prepare(config: DataConfig, *, log: Log) -> epath.Path:
   Raises:
     ValueError: for a source that cannot be read, or holds too little.
   """
-  directory = store_directory(config)
-  finished, work = directory / store.MANIFEST, directory / _WORK
-  if finished.exists() and not work.exists():
-    return directory
-  with durable.locked(directory.parent / f'.{directory.name}.lock', log):
-    if not finished.exists():
-      _prepare(config, directory, work, log)
-    if work.exists():
-      work.rmtree()
-  return directory
+  return prepare_all([config], [1.0], log=log)[0]
+
+
+def prepare_all(
+  configs: Sequence[DataConfig], shares: Sequence[float], *, log: Log
+) -> list[epath.Path]:
+  """Makes the stores of a mixture, which have one tokenizer.
+
+  A vocabulary that is trained is trained on all of them together.
+
+  Args:
+    configs: what to prepare; the tokenizers are alike.
+    shares: of the tokenizer's training text, which sum to 1.
+    log: gets a line of progress now and then.
+
+  Returns:
+    The directories of the stores, in the order of the configs.
+
+  Raises:
+    ValueError: for a source that cannot be read, or holds too little.
+  """
+  directories = manifest.store_directories(configs, shares)
+  if all(_is_finished(directory) for directory in directories):
+    return directories
+  with contextlib.ExitStack() as locks:
+    # Always in the same order, so that no two programs wait for each other.
+    for directory in sorted(set(directories)):
+      lock = directory.parent / f'.{directory.name}.lock'
+      locks.enter_context(durable.locked(lock, log))
+    curated = {
+      directory: _curated(config, directory, log)
+      for config, directory in zip(configs, directories, strict=True)
+      if not (directory / store.MANIFEST).exists()
+    }
+    texts = [
+      (curated[directory], share)
+      for directory, share in zip(directories, shares, strict=True)
+      if directory in curated
+    ]
+    _make_tokenizers(configs[0].tokenizer, directories, texts, log)
+    for config, directory in zip(configs, directories, strict=True):
+      if not (directory / store.MANIFEST).exists():
+        _finish(config, curated[directory], directory, log)
+      if (directory / _WORK).exists():
+        (directory / _WORK).rmtree()
+  return directories
+
+
+def _is_finished(directory: epath.Path) -> bool:
+  return (directory / store.MANIFEST).exists() and not (
+    directory / _WORK
+  ).exists()
 
 
 def make_engine(config: DataConfig) -> Engine:
@@ -68,11 +110,10 @@ def make_engine(config: DataConfig) -> Engine:
   return LocalEngine(config.workers or workers.cores())
 
 
-def _prepare(
-  config: DataConfig, directory: epath.Path, work: epath.Path, log: Log
-) -> None:
+def _curated(config: DataConfig, directory: epath.Path, log: Log) -> Curated:
+  """Reads and cleans; what is finished of that is not done again."""
   log(f'Preparing {directory}')
-  engine = make_engine(config)
+  engine, work = make_engine(config), directory / _WORK
   try:
     found = read(config, work / 'text', engine, Progress('Read', log))
     curated = curate(config, found, work, engine, log)
@@ -82,8 +123,15 @@ def _prepare(
     if work.exists():
       work.rmtree()
     raise
+  return curated
+
+
+def _finish(
+  config: DataConfig, curated: Curated, directory: epath.Path, log: Log
+) -> None:
+  """Encodes and packs what was curated, and says what it is."""
+  engine, work = make_engine(config), directory / _WORK
   path = directory / store.TOKENIZER
-  _make_tokenizer(config, path, curated, log)
   vocabulary = tokenizer.load_tokenizer(path, sample=_compared_texts(curated))
   log(
     f'Tokenizer: {vocabulary.vocab_size:,} tokens, encoded by'
@@ -137,26 +185,44 @@ def _check_not_empty(config: DataConfig, curated: Curated) -> None:
     raise ValueError(message)
 
 
-def _make_tokenizer(
-  config: DataConfig, path: epath.Path, curated: Curated, log: Log
+def _make_tokenizers(
+  config: TokenizerConfig,
+  directories: Sequence[epath.Path],
+  texts: Sequence[tuple[Curated, float]],
+  log: Log,
 ) -> None:
-  if path.exists():
-    return
-  if config.tokenizer.kind == 'bytes':
-    data = tokenizer.bytes_tokenizer(config.tokenizer.special_tokens)
-  elif config.tokenizer.kind == 'file':
-    assert config.tokenizer.path
-    data = tokenizer.with_special_tokens(
-      config.tokenizer.path, config.tokenizer.special_tokens
-    )
+  """Leaves the same tokenizer in every directory.
+
+  Args:
+    config: of the tokenizer.
+    directories: of the stores.
+    texts: documents, and which share of the training text they give.
+    log: gets a line of progress now and then.
+  """
+  paths = [directory / store.TOKENIZER for directory in directories]
+  there = [path for path in paths if path.exists()]
+  if there:
+    data = there[0].read_bytes()
+  elif config.kind == 'bytes':
+    data = tokenizer.bytes_tokenizer(config.special_tokens)
+  elif config.kind == 'file':
+    assert config.path
+    data = tokenizer.with_special_tokens(config.path, config.special_tokens)
   else:
     progress = Progress('Trained the tokenizer on', log)
-    texts = _sampled(curated, config.tokenizer.train_bytes, progress)
     data = tokenizer.train_bpe(
-      texts, config.tokenizer.vocab_size, config.tokenizer.special_tokens
+      (
+        text
+        for curated, share in texts
+        for text in _sampled(curated, int(share * config.train_bytes), progress)
+      ),
+      config.vocab_size,
+      config.special_tokens,
     )
     progress.finish()
-  durable.write(path, data)
+  for path in paths:
+    if not path.exists():
+      durable.write(path, data)
 
 
 def _sampled(curated: Curated, size: int, progress: Progress) -> Iterator[str]:

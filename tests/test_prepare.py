@@ -2,6 +2,7 @@ import collections
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from input_pipeline import chunks, durable, selection
 from input_pipeline.config import TokenizerConfig
 from input_pipeline.curate import curate
 from input_pipeline.engine import LocalEngine
-from input_pipeline.prepare import prepare, store_directory
+from input_pipeline.manifest import store_directories, store_directory
+from input_pipeline.prepare import prepare, prepare_all
 from input_pipeline.progress import Progress
 from input_pipeline.read import read
 from input_pipeline.store import open_store
@@ -298,3 +300,41 @@ def test_object_stores_give_the_same(tmp_path, small_chunks, monkeypatch):
   recursive = dataclasses.replace(config, files=(f'{tmp_path}/**/*.txt',))
   with pytest.raises(ValueError, match=r'\*\* works on local files only'):
     prepared(recursive)
+
+
+def test_datasets_of_a_mixture_share_a_vocabulary(tmp_path):
+  texts = {
+    'a': [f'{n} ' + 'apple ' * 30 for n in range(20)],
+    'b': [f'{n} ' + 'banana ' * 30 for n in range(20)],
+  }
+  configs = []
+  for name, held in texts.items():
+    write_jsonl(tmp_path / f'{name}.jsonl', held)
+    configs.append(
+      text_config(
+        tmp_path,
+        source='jsonl',
+        files=(f'{tmp_path}/{name}.jsonl',),
+        tokenizer=dataclasses.replace(BPE, train_bytes=4_000),
+      )
+    )
+  shares = [0.5, 0.5]
+  directories = prepare_all(configs, shares, log=print)
+  assert directories == store_directories(configs, shares)
+  assert not set(directories) & {store_directory(c) for c in configs}
+  stores = [open_store(directory) for directory in directories]
+  for store in stores:
+    store.verify()
+  assert len({s.manifest.tokenizer.sha256 for s in stores}) == 1
+  # Each word is one token of the vocabulary of both, if it was seen.
+  vocabulary = load_tokenizer(directories[0] / 'tokenizer.json')
+  alone = load_tokenizer(prepare(configs[0], log=print) / 'tokenizer.json')
+  for word in (' apple', ' banana'):
+    assert len(vocabulary.encode(word)) == 1
+  assert len(alone.encode(' banana')) > 1
+  assert store_directories(configs, [0.3, 0.7]) != directories
+  # A store that is lost is made again with the vocabulary of the other.
+  expected = contents(directories[1])
+  shutil.rmtree(directories[1])
+  prepare_all(configs, shares, log=print)
+  assert contents(directories[1]) == expected

@@ -10,7 +10,7 @@ from data_configs import BPE, contents, prepared, text_config, write_corpus
 from processes import child
 
 from input_pipeline import durable
-from input_pipeline.prepare import store_directory
+from input_pipeline.manifest import store_directory
 from input_pipeline.store import open_store
 
 KILLED = """

@@ -222,7 +222,8 @@ def train(
 
 def prepared_store(data: 'DataConfig') -> 'Store':
   """Opens the dataset, and prepares it first where that is missing."""
-  from input_pipeline.prepare import prepare, store_directory
+  from input_pipeline.manifest import store_directory
+  from input_pipeline.prepare import prepare
   from input_pipeline.store import open_store
 
   if jax.process_index() == 0:
