@@ -206,6 +206,12 @@ def test_a_signature_is_of_the_set_in_any_batch():
   )
 
 
+def test_permutations_are_one_to_one():
+  factors, _ = minhash._coefficients(256)
+  assert (factors % 2 == 1).all()
+  assert np.unique(factors).size == 256
+
+
 def test_a_signature_is_the_same_everywhere():
   signature = minhash.signatures(Columns(['The quick, brown fox']), 3, 3)
   assert signature.tolist() == [[5770673, 908464822, 811369432]]
@@ -300,6 +306,27 @@ def test_estimates_of_pairs_are_close_and_the_same_in_every_bucket():
   assert pairs.size > np.unique(pairs).size
 
 
+def test_documents_meet_where_a_whole_band_agrees():
+  rng = np.random.default_rng(8)
+  same = rng.integers(0, 2**32, 4, dtype=np.uint32)
+  signatures = rng.integers(0, 2**32, (4, 13), dtype=np.uint32)
+  signatures[0, 4:8] = signatures[1, 4:8] = same
+  signatures[2, 0:4] = same  # in another band
+  signatures[3, 4:8] = same
+  signatures[3, 6] += 1  # all rows but one
+  records = minhash.band_records(
+    signatures, numbers(4) + 9, numbers(4) + 5, Bands(3, 4)
+  )
+  keys, counts = np.unique(records['key'], return_counts=True)
+  assert sorted(counts.tolist()) == [1] * 10 + [2]
+  shared = records[records['key'] == keys[counts == 2]]
+  assert shared['position'].tolist() == [5, 6]
+  assert shared['rank'].tolist() == [9, 10]
+  np.testing.assert_array_equal(
+    shared['signature'], signatures[:2].astype(np.uint8)
+  )
+
+
 def one_bucket(signatures):
   """Records of documents that meet in one bucket."""
   documents, permutations = signatures.shape
@@ -340,6 +367,16 @@ def test_the_best_of_unrelated_documents_lead_a_bucket(size):
   expected = (size - 1, min(size - 2, minhash.LEADERS - 1))
   assert pairs[['worse', 'better']].tolist() == [expected]
   assert pairs['similarity'][0] == 1
+
+
+def test_documents_that_are_covered_do_not_lead():
+  rng = np.random.default_rng(9)
+  family = np.repeat([0, 1, 2], 40)
+  bases = rng.integers(0, 256, (3, 32), dtype=np.uint8)
+  pairs = minhash.similar_pairs(one_bucket(bases[family]), 0.8)
+  removed = survivors.survivors(pairs)
+  assert set(removed['survivor'].tolist()) == {0, 40, 80}
+  assert removed.size == 117
 
 
 def test_small_buckets_are_compared_in_full():
