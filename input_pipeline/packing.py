@@ -46,7 +46,7 @@ def pack(lengths_D: np.ndarray, row_length: int) -> tuple[np.ndarray, int]:
   rest_P4[:, DOCUMENT] = documents
   rest_P4[:, OFFSET] = room * full_D[documents]
   rest_P4[:, LENGTH] = rest_D[documents] + 1
-  bins, num_bins = _best_fit(rest_P4[:, LENGTH], row_length)
+  bins, num_bins = best_fit(rest_P4[:, LENGTH], row_length)
   rest_P4[:, ROW] = whole_rows + bins
   rest_P4 = rest_P4[np.argsort(rest_P4[:, ROW], kind='stable')]
   return np.concatenate([whole_P4, rest_P4]), whole_rows + num_bins
@@ -86,7 +86,7 @@ def fill_rows(
   return rows_NR
 
 
-def _best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
+def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
   """Puts each item into the fullest bin that has room for it.
 
   Args:

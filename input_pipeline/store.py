@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,37 @@ class Piece:
   offset: int
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+  """The documents of a shard.
+
+  Attributes:
+    pieces_P4: what stands where, in the columns of packing.py, int64.
+    ids: of the documents.
+    sources: of the documents.
+  """
+
+  pieces_P4: np.ndarray
+  ids: list[str]
+  sources: list[str]
+
+  def describe(self, pieces_P4: np.ndarray) -> list[Piece]:
+    """Names the pieces of one row."""
+    found, column = [], 0
+    for _, document, offset, length in pieces_P4.tolist():
+      found.append(
+        Piece(
+          document=self.ids[document],
+          source=self.sources[document],
+          column=column,
+          length=length,
+          offset=offset,
+        )
+      )
+      column += length
+    return found
+
+
 class Rows:
   """Rows of a split, read by index; made by `Store.rows`.
 
@@ -172,15 +204,21 @@ class Rows:
     self._shards = shards
     self._ends = np.cumsum([shard.rows for shard in shards])
     self._maps: dict[int, np.ndarray] = {}
-    self._origins: dict[int, tuple[np.ndarray, list[dict[str, Any]]]] = {}
+    self._origins: dict[int, Origin] = {}
     # A remote row is one small request, so many of them are on their way.
     self._readers = concurrent.futures.ThreadPoolExecutor(_REMOTE_READS)
 
   def __len__(self) -> int:
     return int(self._ends[-1])
 
-  def read(self, indices_N: np.ndarray) -> np.ndarray:
-    """Rows of these indices, uint16 or uint32 [N, R], in their order."""
+  def read(
+    self, indices_N: np.ndarray, epoch_N: np.ndarray | None = None
+  ) -> np.ndarray:
+    """Rows of these indices, uint16 or uint32 [N, R], in their order.
+
+    They are the same in every epoch; those of repack.py are not.
+    """
+    del epoch_N
     if len(self._shards) == 1:
       return self._read_shard(0, indices_N)
     rows_NR = np.empty((len(indices_N), self.row_length), self.dtype)
@@ -190,20 +228,41 @@ class Rows:
       rows_NR[chosen] = self._read_shard(int(shard), local_N[chosen])
     return rows_NR
 
-  def pieces(self, indices_N: np.ndarray) -> list[list[Piece]]:
+  def pieces(
+    self, indices_N: np.ndarray, epoch_N: np.ndarray | None = None
+  ) -> list[list[Piece]]:
     """Which documents stand in these rows, in the order of their places."""
+    del epoch_N
     shard_N, local_N = self._locate(indices_N)
     return [
       self._pieces_of_row(int(shard), int(row))
       for shard, row in zip(shard_N, local_N, strict=True)
     ]
 
+  @property
+  def shard_starts(self) -> np.ndarray:
+    """Index of the first row of each shard."""
+    return self._ends - [shard.rows for shard in self._shards]
+
+  def origin(self, shard: int) -> Origin:
+    """Which documents a shard holds, and where."""
+    if shard not in self._origins:
+      pieces = self._path(shard, 'pieces.npy').read_bytes()
+      lines = self._path(shard, 'documents.jsonl').read_text().splitlines()
+      documents = [json.loads(line) for line in lines]
+      self._origins[shard] = Origin(
+        pieces_P4=np.load(io.BytesIO(pieces)).astype(np.int64),
+        ids=[document['id'] for document in documents],
+        # Sources are few: each name is kept once.
+        sources=[sys.intern(document['source']) for document in documents],
+      )
+    return self._origins[shard]
+
   def _locate(self, indices_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if np.any((indices_N < 0) | (indices_N >= len(self))):
       raise IndexError(f'rows {indices_N} of a split of {len(self)} rows')
     shard_N = np.searchsorted(self._ends, indices_N, side='right')
-    starts = self._ends - [shard.rows for shard in self._shards]
-    return shard_N, indices_N - starts[shard_N]
+    return shard_N, indices_N - self.shard_starts[shard_N]
 
   def _path(self, shard: int, ending: str) -> epath.Path:
     return self._directory / f'{self._shards[shard].name}.{ending}'
@@ -226,32 +285,12 @@ class Rows:
     data = b''.join(self._readers.map(read, local_N.tolist()))
     return np.frombuffer(data, self.dtype).reshape(-1, self.row_length)
 
-  def _origin(self, shard: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    if shard not in self._origins:
-      pieces = self._path(shard, 'pieces.npy').read_bytes()
-      lines = self._path(shard, 'documents.jsonl').read_text().splitlines()
-      self._origins[shard] = (
-        np.load(io.BytesIO(pieces)),
-        [json.loads(line) for line in lines],
-      )
-    return self._origins[shard]
-
   def _pieces_of_row(self, shard: int, row: int) -> list[Piece]:
-    pieces_P4, documents = self._origin(shard)
-    first, last = np.searchsorted(pieces_P4[:, packing.ROW], [row, row + 1])
-    found, column = [], 0
-    for _, document, offset, length in pieces_P4[first:last].tolist():
-      found.append(
-        Piece(
-          document=documents[document]['id'],
-          source=documents[document]['source'],
-          column=column,
-          length=length,
-          offset=offset,
-        )
-      )
-      column += length
-    return found
+    origin = self.origin(shard)
+    first, last = np.searchsorted(
+      origin.pieces_P4[:, packing.ROW], [row, row + 1]
+    )
+    return origin.describe(origin.pieces_P4[first:last])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base, check
+from input_pipeline.augmentation.config import augmentation_config
 from input_pipeline.config import data_config
 from model.params import count
 from train.config import train_config
@@ -20,7 +21,7 @@ CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 NAMES = sorted(
   path.stem
   for path in CONFIGS.glob('*.py')
-  if path.stem not in ('__init__', 'check')
+  if 'def get_config(' in path.read_text()
 )
 # Published sizes: GPT-2 with 47 padding rows of 768; Llama 3.2 1B.
 PARAMETERS = {
@@ -37,6 +38,7 @@ def load(name: str) -> ConfigDict:
 def test_config_builds_on_eight_devices(name):
   config = check.check(load(name))
   data_config(config)
+  augmentation_config(config)
   run = train_config(config)
   recipe = make_recipe(run)
   shardings = state_shardings(recipe, make_mesh(run.mesh))

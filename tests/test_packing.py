@@ -44,7 +44,7 @@ def test_rows_by_eye():
 
 def test_the_fullest_bin_with_room_is_taken():
   lengths = np.array([6, 5, 4, 3, 2])
-  bins, count = packing._best_fit(lengths, 10)
+  bins, count = packing.best_fit(lengths, 10)
   # 4 joins 6 (room 4) and not 5 (room 5); 3 joins 5, and 2 fills that one.
   assert bins.tolist() == [0, 1, 0, 1, 1]
   assert count == 2

@@ -13,7 +13,8 @@ from input_pipeline.augmentation.base import (
   check_at_least,
   check_share,
 )
-from input_pipeline.augmentation.draft import Draft, copy_spans
+from input_pipeline.augmentation.draft import Draft
+from input_pipeline.spans import copy_spans
 
 RIGHT_TO_LEFT = '<|right_to_left|>'
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from input_pipeline.random_bits import Draws
+from input_pipeline.spans import copy_spans, ranges
 
 # Bits of the flags. The first two go to the step (train/rows.py).
 COUNTS = 1  # the token counts in the loss where it is a target
@@ -25,10 +26,6 @@ BODY = 4  # an ordinary token of the document
 
 # The names and arrays of a batch.
 Batch = dict[str, np.ndarray]
-
-# Spans longer than this on average are copied as slices, which takes a
-# microsecond each; shorter ones by an index for each token.
-_LONG = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -244,27 +241,3 @@ class Draft:
       offset_P=np.ones_like(start_P),
       known_P=start_P.copy(),
     )
-
-
-def copy_spans(
-  old: np.ndarray,
-  new: np.ndarray,
-  source_S: np.ndarray,
-  target_S: np.ndarray,
-  length_S: np.ndarray,
-) -> None:
-  """Copies spans of one flat array to places of another."""
-  if length_S.sum() > _LONG * length_S.size:
-    spans = zip(
-      source_S.tolist(), target_S.tolist(), length_S.tolist(), strict=True
-    )
-    for source, target, length in spans:
-      new[target : target + length] = old[source : source + length]
-  else:
-    new[ranges(target_S, length_S)] = old[ranges(source_S, length_S)]
-
-
-def ranges(start_S: np.ndarray, length_S: np.ndarray) -> np.ndarray:
-  """start, start + 1, ... of each span, one after the other, int64."""
-  before_S = np.cumsum(length_S) - length_S
-  return np.repeat(start_S - before_S, length_S) + np.arange(length_S.sum())

@@ -8,8 +8,9 @@ import dataclasses
 import numpy as np
 
 from input_pipeline.augmentation.base import Augmentation, check_share
-from input_pipeline.augmentation.draft import BODY, Draft, copy_spans
+from input_pipeline.augmentation.draft import BODY, Draft
 from input_pipeline.random_bits import Draws, chance
+from input_pipeline.spans import copy_spans
 
 MASK = '<|mask|>'
 

@@ -17,9 +17,9 @@ from input_pipeline.augmentation.draft import (
   COUNTS,
   VISIBLE,
   Draft,
-  ranges,
 )
 from input_pipeline.random_bits import Draws
+from input_pipeline.spans import ranges
 
 R_MODE = '<|ul2_r|>'
 X_MODE = '<|ul2_x|>'
