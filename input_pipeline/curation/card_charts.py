@@ -181,14 +181,14 @@ def forest(groups: Sequence[tuple[str, Sequence[Interval]]]) -> str:
     if value
   ]
   # At least from half to twice, so that small differences look small; what lies
-  # beyond 32 goes to the edge.
-  span = max([1.0, *(min(abs(math.log2(value)), 5) for value in values)]) * 1.06
+  # beyond 8 goes to the edge.
+  span = max([1.0, *(min(abs(math.log2(value)), 3) for value in values)]) * 1.06
 
   def across(ratio: float) -> float:
     at = 50 + 50 * math.log2(ratio) / span if ratio else 0
     return min(max(at, 0), 100)
 
-  ticks = [2.0**n for n in range(-5, 6) if abs(n) <= span]
+  ticks = [2.0**n for n in range(-3, 4) if abs(n) <= span]
   grid = ''.join(
     f'<line class="{"one" if tick == 1 else "grid"}" x1="{across(tick):.3f}%"'
     f' x2="{across(tick):.3f}%" y1="-3" y2="20"/>'
