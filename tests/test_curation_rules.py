@@ -129,7 +129,7 @@ CASES = [
   ),
   (
     'gopher_quality', 'ellipsis_lines', {'max_ellipsis_lines': 0.3},
-    lines('a...', 'b…', 'c ... ', *['d..', 'e', '..', '… f', '. . .', 'g', 'h']),
+    lines('a...', 'b…', 'c ... ', 'd..', 'e', '..', '… f', '. . .', 'g', 'h'),
     lines('a...', 'b…', 'c ... ', '...', *['d', 'e', 'f', 'g', 'h', 'i']),
   ),
   (
@@ -168,7 +168,7 @@ CASES = [
   ),
   (
     'gopher_repetition', 'top_3gram', {'max_top_3gram': 0.18},
-    'abc abc def abc abc def ' + 'x' * 82, 'abc abc def abc abc def ' + 'x' * 81,
+    'abc abc def ' * 2 + 'x' * 82, 'abc abc def ' * 2 + 'x' * 81,
   ),
   (
     'gopher_repetition', 'top_4gram', {'max_top_4gram': 0.16},
@@ -328,7 +328,7 @@ def test_c4_removes_lines(changes, stays, goes):
 REFINEDWEB_LINES = [
   ('ABC def', 'ABC d'), ('3 apples', '12 345'), ('two words', 'one'),
   ('we like 3 likes', '3.4k Likes'), ('12 comments follow', '1,024 comments'),
-  ('you sign in here', 'Sign in to see'), ('read more of it', 'Go: Read more...'),
+  ('you sign in here', 'Sign in to see'), ('read more of', 'Go: Read more...'),
   ('all the items', '3 items in cart'),
 ]  # fmt: skip
 
@@ -400,13 +400,13 @@ def test_a_long_text_is_judged_by_samples_of_all_of_it():
   long = TEXT_OF['de'] * 3 + TEXT_OF['en'] * 500
   (name,), _ = language.detect([long])
   assert name == 'en'
-  assert len(language._sample(long)) < 1_200
+  assert len(language._sample(long)) < 600
 
 
 def test_an_unknown_language_is_an_error():
-  with pytest.raises(ValueError, match="'english', which is no.* de,.* en,"):
+  with pytest.raises(ValueError, match=r"'english', which is no.* de,.* en,"):
     language.apply(Columns(['a']), options('language', keep=('english',)))
-  with pytest.raises(ValueError, match='language.keep is empty'):
+  with pytest.raises(ValueError, match=r'language\.keep is empty'):
     language.apply(Columns(['a']), options('language', keep=()))
 
 
@@ -460,7 +460,7 @@ SENTENCES = st.lists(
     'The cat sat with the dog and that was to be expected of it.', '', '  ',
     'See our privacy policy', '• one two three four five', 'No.',
     'A line that stood before has to have more words than five.', '{', '...',
-    'jane@example.org wrote "Yes!" to all of us.', 'HALF UPPER case', '12 likes',
+    'jane@example.org wrote "Yes!" to all of us.', 'HALF UPPER', '12 likes',
     'é\r\nschÃ¶n und gut', 'lone', '#include <stdio.h>', '1 2 3 4 5 6 7 8',
   ]),
   max_size=12,

@@ -69,7 +69,7 @@ def test_what_is_private_becomes_a_mark(kind, mark, found, frame):
   (before, text, after), counts = scrub('12', frame.format(found, found), '34')
   assert text == frame.format(mark, mark)
   assert (before, after) == ('12', '34')
-  expected = {name: 0 for name in privacy.MARKS} | {kind: frame.count('{}')}
+  expected = dict.fromkeys(privacy.MARKS, 0) | {kind: frame.count('{}')}
   assert {name: int(counts[name].sum()) for name in counts} == expected
   assert counts[kind][1] == frame.count('{}')
 

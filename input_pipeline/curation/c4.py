@@ -22,6 +22,8 @@ POLICY_PHRASES = (
   b'javascript', b'terms of use', b'privacy policy', b'cookie policy',
   b'uses cookies', b'use of cookies', b'use cookies',
 )  # fmt: skip
+# Each of those has one of these, so few texts are searched for all.
+_POLICY_HINTS = (b'javascript', b'terms of use', b'privacy policy', b'cookie')
 _LOREM_IPSUM = b'lorem ipsum'
 _END_OF_LINE = '.?!"”'
 _END_OF_SENTENCE = '.?!…。？！'
@@ -71,7 +73,9 @@ def _lines_to_remove(columns: Columns, options: C4) -> np.ndarray:
   remove_L &= content_L
   if options.remove_policy_lines:
     left_L = content_L & ~remove_L
-    remove_L |= lines_that_say(columns, POLICY_PHRASES, left_L)
+    remove_L |= lines_that_say(
+      columns, POLICY_PHRASES, left_L, hints=_POLICY_HINTS
+    )
   return remove_L
 
 

@@ -55,7 +55,11 @@ def _surplus_blank_lines(columns: Columns, keep_L: np.ndarray) -> np.ndarray:
 
 
 def lines_that_say(
-  columns: Columns, phrases: tuple[bytes, ...], mask_L: np.ndarray
+  columns: Columns,
+  phrases: tuple[bytes, ...],
+  mask_L: np.ndarray,
+  *,
+  hints: tuple[bytes, ...],
 ) -> np.ndarray:
   """Finds the lines with one of the phrases, in any case of letters: bool [L].
 
@@ -63,11 +67,12 @@ def lines_that_say(
     columns: the texts.
     phrases: in lower case.
     mask_L: the lines to look at.
+    hints: a text without one of these has none of the phrases.
   """
   found_L = np.zeros(mask_L.size, bool)
   stop_D = np.cumsum(columns.num_lines_D).tolist()
   for text, stop in zip(columns.lowered, stop_D, strict=True):
-    if _says(text, phrases):
+    if _says(text, hints):
       lines = text.split(b'\n')
       first = stop - len(lines)
       for line in np.flatnonzero(mask_L[first:stop]).tolist():
@@ -76,4 +81,4 @@ def lines_that_say(
 
 
 def _says(text: bytes, phrases: tuple[bytes, ...]) -> bool:
-  return any(phrase in text for phrase in phrases)
+  return any(map(text.__contains__, phrases))

@@ -22,7 +22,8 @@ STOP_WORDS = ('the', 'be', 'to', 'of', 'and', 'that', 'have', 'with')
 # first character one of the latter.
 _BULLET_WORDS = '-*'
 _BULLET_CHARACTERS = '•‣●▪◦'
-_ELLIPSES = ('...', '…')
+# Any odd number tells 'a b' from 'b a'.
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 QUALITY_RULES = (
   'few_words', 'many_words', 'short_words', 'long_words', 'hashes', 'ellipses',
@@ -44,8 +45,8 @@ def apply_quality(columns: Columns, options: GopherQuality) -> Outcome:
   """Leaves out texts that do not look like written sentences."""
   words_D = columns.num_words_D
   mean_D = fraction(columns.sum_D(columns.doc_W, columns.length_W), words_D)
-  hashes_D = _occurrences(columns, ('#',))
-  ellipses_D = _occurrences(columns, _ELLIPSES)
+  hashes_D = columns.count_characters_D(columns.points_C == ord('#'))
+  ellipses_D = _ellipses(columns)
   lines_D, bullets_D, trailing_D = _marked_lines(columns)
   alphabetic_D = columns.sum_D(columns.doc_W[columns.has_letter_W])
   symbols = options.max_symbol_ratio
@@ -64,11 +65,9 @@ def apply_quality(columns: Columns, options: GopherQuality) -> Outcome:
   return Outcome(rule_D=first_rule(columns.num_documents, broken))
 
 
-def _occurrences(columns: Columns, needles: tuple[str, ...]) -> np.ndarray:
-  counts = (
-    sum(text.count(needle) for needle in needles) for text in columns.texts
-  )
-  return np.fromiter(counts, np.int64, columns.num_documents)
+def _ellipses(columns: Columns) -> np.ndarray:
+  counts = [text.count('...') + text.count('…') for text in columns.texts]
+  return np.array(counts, np.int64)
 
 
 def _marked_lines(
@@ -201,17 +200,24 @@ def _ngram_fractions(
   place_W1 = np.append(0, np.cumsum(columns.length_W))
   top, duplicate = {}, {}
   first_G = columns.ngram_starts(2)
+  key_W = _keys(columns.hash_W, columns.doc_W)
   for n in range(2, max(_DUPLICATE) + 1):
     doc_G = columns.doc_W[first_G]
-    members, starts = _groups(_keys(columns.hash_ngrams(first_G, n), doc_G))
+    # Two n-grams are equal if their (n - 1)-grams are.
+    key_G = characters.mix(key_W[first_G] * _ODD + key_W[first_G + 1])
+    key_W[first_G] = key_G
+    members, starts = _groups(key_G)
     if n in _TOP:
       length_G = place_W1[first_G + n] - place_W1[first_G]
       top_D = _most_frequent(columns, members, starts, doc_G, length_G)
       top[n] = fraction(top_D, total_D)
     if n in _DUPLICATE:
-      covered_W = _cover(first_G[np.delete(members, starts)], n, columns)
-      length_W = columns.length_W[covered_W]
-      duplicate_D = columns.sum_D(columns.doc_W[covered_W], length_W)
+      later_G = np.sort(first_G[np.delete(members, starts)])
+      # Each counts up to the next, where they overlap.
+      stop_G = later_G + n
+      stop_G[:-1] = np.minimum(stop_G[:-1], later_G[1:])
+      length_G = place_W1[stop_G] - place_W1[later_G]
+      duplicate_D = columns.sum_D(columns.doc_W[later_G], length_G)
       duplicate[n] = fraction(duplicate_D, total_D)
     repeated_W = np.zeros(columns.doc_W.size + 1, bool)
     repeated_W[first_G[members]] = True
@@ -236,17 +242,11 @@ def _most_frequent(
   return (best_D >> 32) * (best_D & 0xFFFFFFFF)
 
 
-def _cover(first_G: np.ndarray, n: int, columns: Columns) -> np.ndarray:
-  """Indices of the words within n-grams that start there."""
-  change_W = np.zeros(columns.doc_W.size + n + 1, np.int64)
-  np.add.at(change_W, first_G, 1)
-  np.add.at(change_W, first_G + n, -1)
-  return np.flatnonzero(np.cumsum(change_W))
-
-
 def _keys(hash_X: np.ndarray, doc_X: np.ndarray) -> np.ndarray:
-  """Hashes that differ between documents: uint64 [X]."""
-  return hash_X + characters.mix(doc_X.astype(np.uint64) + np.uint64(1))
+  """Hashes that differ between documents, in their order: uint64 [X]."""
+  last = int(doc_X[-1]) if doc_X.size else 0
+  salt_D = characters.mix(np.arange(1, last + 2, dtype=np.uint64))
+  return hash_X + salt_D[doc_X]
 
 
 def _groups(key_X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -269,7 +269,7 @@ def _groups(key_X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sorted_order(key_X: np.ndarray) -> np.ndarray:
-  """`np.argsort(key_X, kind='stable')` of random uint64, in a third of the time.
+  """`np.argsort(key_X, kind='stable')` of random uint64, but faster.
 
   Sorting numbers is several times faster than sorting their indices, so the
   indices are put into the low bits of the numbers.

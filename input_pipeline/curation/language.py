@@ -25,7 +25,7 @@ RULES = ('other_language', 'uncertain')
 # A sample has this many pieces of this many characters, taken evenly from the
 # text: a heading or a quotation in another language then decides little.
 _PIECES = 4
-_PIECE_LENGTH = 256
+_PIECE_LENGTH = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,9 @@ def detect(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
   for document in range(len(texts)):
     part = slice(bounds[document], bounds[document + 1])
     if part.start < part.stop:
-      score_DK[document] = weight_V[part] @ model.weight_FK[feature_V[part]]
+      score_DK[document] = weight_V[part] @ model.weight_FK.take(
+        feature_V[part], axis=0
+      )
       score_DK[document] += model.prior_K
   # As py3langid does: the evidence of many bytes depends on each other.
   score_DK /= np.sqrt(np.maximum(length_D, 1)).astype(np.float32)[:, None]

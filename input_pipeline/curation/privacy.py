@@ -62,8 +62,9 @@ def apply(columns: Columns, options: Privacy) -> Outcome:
   # round takes characters away that no mark has, so there is a last one.
   while found := _find(columns, options):
     spans: dict[int, list[_Span]] = {}
-    for document, *span in found:
-      spans.setdefault(documents[document], []).append(tuple(span))
+    for document, start, stop, kind in found:
+      of_document = spans.setdefault(documents[document], [])
+      of_document.append((start, stop, kind))
     documents = sorted(spans)
     for place in documents:
       texts[place], kinds = _mark(texts[place], spans[place])

@@ -72,7 +72,9 @@ def _lines_to_remove(columns: Columns, options: RefinedWeb) -> np.ndarray:
   )
   few_L = (columns.num_words_L > 0) & ~remove_L
   few_L &= columns.num_words_L <= options.max_navigation_words
-  for line in np.flatnonzero(lines_that_say(columns, _PHRASES, few_L)).tolist():
+  for line in np.flatnonzero(
+    lines_that_say(columns, _PHRASES, few_L, hints=_PHRASES)
+  ).tolist():
     remove_L[line] = _is_navigation(columns.line(line))
   few_L &= columns.num_words_L <= _MAX_COUNTER_WORDS
   for line in np.flatnonzero(few_L & _has_digit(columns)).tolist():
