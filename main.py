@@ -80,6 +80,7 @@ class UsageError(Exception):
 
 def train() -> None:
   """Trains or resumes, then writes the report."""
+  from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import data_config
   from train.config import train_config
   from train.loop import train as run
@@ -89,6 +90,7 @@ def train() -> None:
   run(
     train_config(config),
     data_config(config),
+    augmentation_config(config),
     resolved=to_dict(config),
     workdir=workdir,
     allow_change=_ALLOW_CHANGE.value,
@@ -100,10 +102,14 @@ def train() -> None:
 
 def prepare() -> None:
   """Makes the dataset."""
+  from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import data_config
   from input_pipeline.prepare import prepare as run
 
-  store = run(data_config(_config()), log=print)
+  config = _config()
+  # Tokens that training will miss cannot be added to a store afterwards.
+  augmentation_config(config)
+  store = run(data_config(config), log=print)
   print(f'Dataset: {store}')
 
 

@@ -6,9 +6,11 @@ pipeline is saved, and nothing is skipped.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
+from input_pipeline.augmentation.augment import Augment
 from input_pipeline.store import Rows
 from input_pipeline.stream import Stream
 from input_pipeline.tensorflow_setup import tensorflow
@@ -22,7 +24,8 @@ def train_batches(
   row_start: int,
   row_stop: int,
   prefetch: int,
-) -> Iterator[np.ndarray]:
+  augment: Augment | None = None,
+) -> Iterator[Any]:
   """Yields this host's rows of the batches of steps [start_step, end_step).
 
   Args:
@@ -32,21 +35,34 @@ def train_batches(
     row_start: first row of the global batch that this host reads.
     row_stop: one past the last.
     prefetch: batches that are read ahead.
+    augment: what changes the rows; None: they stay as they are.
 
   Yields:
-    uint16 or uint32 [row_stop - row_start, R].
+    uint16 or uint32 [row_stop - row_start, R]; with `augment` what it returns,
+    a dict of arrays.
   """
 
-  def read(step: int) -> np.ndarray:
-    return stream.read(stream.places_of_step(step, row_start, row_stop))
+  def read(step: int) -> Any:
+    places = stream.places_of_step(step, row_start, row_stop)
+    rows_NR = stream.read(places)
+    if augment is None:
+      return rows_NR
+    return augment(
+      rows_NR,
+      step=step,
+      place_N=np.arange(row_start, row_stop),
+      sources=stream.sources(places) if augment.needs_sources else (),
+    )
 
+  count = row_stop - row_start
+  specs: Any = ((count, stream.row_length), stream.dtype)
+  if augment is not None:
+    specs = {
+      name: ((count, stream.row_length - 1), dtype)
+      for name, dtype in augment.dtypes(stream.dtype).items()
+    }
   return _batches(
-    read,
-    start=start_step,
-    stop=end_step,
-    shape=(row_stop - row_start, stream.row_length),
-    dtype=stream.dtype,
-    prefetch=prefetch,
+    read, specs, start=start_step, stop=end_step, prefetch=prefetch
   )
 
 
@@ -82,30 +98,49 @@ def validation_batches(
 
   return _batches(
     read,
+    ((row_stop - row_start, rows.row_length), rows.dtype),
     start=0,
     stop=-(-len(rows) // batch_size),
-    shape=(row_stop - row_start, rows.row_length),
-    dtype=rows.dtype,
     prefetch=prefetch,
   )
 
 
 def _batches(
-  read: Callable[[int], np.ndarray],
+  read: Callable[[int], Any],
+  specs: Any,
   *,
   start: int,
   stop: int,
-  shape: tuple[int, int],
-  dtype: np.dtype,
   prefetch: int,
-) -> Iterator[np.ndarray]:
-  tf = tensorflow()
+) -> Iterator[Any]:
+  """Yields what `read` makes of each step.
 
-  def rows_of_step(step):
-    batch = tf.numpy_function(
-      lambda s: read(int(s)), [step], tf.as_dtype(dtype), stateful=False
+  Args:
+    read: returns an array, or a dict of arrays.
+    specs: shape and dtype of the array, or a dict of them.
+    start: first step.
+    stop: one past the last.
+    prefetch: batches that are read ahead.
+  """
+  tf = tensorflow()
+  named = specs if isinstance(specs, dict) else {'rows': specs}
+
+  def read_all(step: np.ndarray) -> list[np.ndarray]:
+    batch = read(int(step))
+    return [batch[name] for name in named] if named is specs else [batch]
+
+  def batch_of_step(step):
+    arrays = tf.numpy_function(
+      read_all,
+      [step],
+      [tf.as_dtype(dtype) for _, dtype in named.values()],
+      stateful=False,
     )
-    return tf.ensure_shape(batch, shape)
+    batch = {
+      name: tf.ensure_shape(array, shape)
+      for array, (name, (shape, _)) in zip(arrays, named.items(), strict=True)
+    }
+    return batch if named is specs else batch['rows']
 
   options = tf.data.Options()
   options.deterministic = True
@@ -114,6 +149,6 @@ def _batches(
   options.threading.private_threadpool_size = 2
   options.threading.max_intra_op_parallelism = 1
   dataset = tf.data.Dataset.range(start, stop)
-  dataset = dataset.map(rows_of_step, num_parallel_calls=1, deterministic=True)
+  dataset = dataset.map(batch_of_step, num_parallel_calls=1, deterministic=True)
   dataset = dataset.prefetch(prefetch).with_options(options)
   return dataset.as_numpy_iterator()

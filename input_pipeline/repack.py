@@ -152,16 +152,16 @@ class RepackedRows:
     rows_NR = np.full(
       (indices_N.size, self.row_length), self._marks.pad_id, self.dtype
     )
-    source, target, length = [], [], []
+    spans: tuple[list[np.ndarray], ...] = ([], [], [])
     for chosen, shard, pieces_P4, row_P in self._groups(indices_N, epoch_N):
       place_P = _places(pieces_P4, chosen[row_P] * self.row_length)
       rows_NR.reshape(-1)[place_P] = np.where(
         pieces_P4[:, OFFSET] > 0, self._marks.continue_id, self._marks.bos_id
       )
-      spans = _stored_spans(self._shards[shard], pieces_P4, place_P + 1)
-      for values, found in zip((source, target, length), spans, strict=True):
-        values.append(found)
-    source_S = np.concatenate(source)
+      found = _stored_spans(self._shards[shard], pieces_P4, place_P + 1)
+      for values, more in zip(spans, found, strict=True):
+        values.append(more)
+    source_S, target_S, length_S = (np.concatenate(s) for s in spans)
     needed, index_S = np.unique(
       source_S // self.row_length, return_inverse=True
     )
@@ -170,8 +170,8 @@ class RepackedRows:
       stored,
       rows_NR.reshape(-1),
       index_S * self.row_length + source_S % self.row_length,
-      np.concatenate(target),
-      np.concatenate(length),
+      target_S,
+      length_S,
     )
     return rows_NR
 

@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 
 from input_pipeline import order
+from input_pipeline.repack import RepackedRows
 from input_pipeline.store import Rows
 
 
@@ -33,12 +34,14 @@ class Stream:
   """Rows without end, of which step k takes the k-th batch.
 
   Args:
-    rows: the training split.
+    rows: the training split, as stored or packed anew in each epoch.
     seed: of the order of the rows.
     batch_size: rows of the global batch.
   """
 
-  def __init__(self, rows: Rows, *, seed: int, batch_size: int) -> None:
+  def __init__(
+    self, rows: Rows | RepackedRows, *, seed: int, batch_size: int
+  ) -> None:
     self.row_length = rows.row_length
     self.dtype = rows.dtype
     self._rows = rows
@@ -60,4 +63,13 @@ class Stream:
 
   def read(self, places: Places) -> np.ndarray:
     """The rows at these places, uint16 or uint32 [N, R]."""
-    return self._rows.read(places.row_N)
+    return self._rows.read(places.row_N, places.epoch_N)
+
+  def sources(self, places: Places) -> list[str]:
+    """Sources of the documents that begin at these places, in their order."""
+    return [
+      piece.source
+      for pieces in self._rows.pieces(places.row_N, places.epoch_N)
+      for piece in pieces
+      if not piece.offset
+    ]

@@ -18,6 +18,7 @@ from train.config import TrainConfig
 from train.early_stopping import NO_EVALUATION, Best, observe, should_stop
 from train.evaluate import evaluate
 from train.journal import Journal
+from train.rows import Batch
 from train.setup import (
   Setup,
   compile_eval_step,
@@ -32,8 +33,10 @@ from train.timing import Stopwatch
 from train.workdir import CHECKPOINTS, check_same_run, start_workdir
 
 if TYPE_CHECKING:
+  from input_pipeline.augmentation.config import AugmentationConfig
   from input_pipeline.config import DataConfig
-  from input_pipeline.store import Store
+  from input_pipeline.repack import RepackedRows
+  from input_pipeline.store import Rows, Store
 
 
 class NonFiniteError(RuntimeError):
@@ -43,6 +46,7 @@ class NonFiniteError(RuntimeError):
 def train(
   config: TrainConfig,
   data: 'DataConfig',
+  augmentation: 'AugmentationConfig',
   *,
   resolved: dict[str, Any],
   workdir: epath.Path,
@@ -54,6 +58,7 @@ def train(
   Args:
     config: the training part of the configuration.
     data: the data part of it.
+    augmentation: how training rows change.
     resolved: all of it, as JSON holds it.
     workdir: folder of the run.
     allow_change: go on although the configuration or the data has changed.
@@ -72,6 +77,7 @@ def train(
   setup = make_setup(config)
   store = prepared_store(data)
   marks = data_marks(config.model, store.manifest)
+  train_rows = training_rows(config, augmentation, store)
   abstract = abstract_state(setup.recipe, setup.shardings)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
@@ -101,7 +107,7 @@ def train(
         workdir,
         watch,
         step=step,
-        rows_per_epoch=len(store.rows('train')),
+        rows_per_epoch=len(train_rows),
       )
     )
     start_workdir(workdir, resolved, store.directory)
@@ -117,13 +123,15 @@ def train(
       return step >= config.steps or should_stop(best, config.early_stopping)
 
     watch.startup_done()
-    batches = train_batches(setup, store, step)
+    batches = train_batches(setup, augmentation, store, train_rows, step)
     if not finished():
       with watch.phase('compile'), ThreadPoolExecutor(1) as background:
         # Importing TensorFlow and reading the first batch takes seconds too.
         first = background.submit(next, batches)
         rows = store.rows('train')
-        train_step = compile_train_step(setup, marks, abstract, rows)
+        train_step = compile_train_step(
+          setup, marks, abstract, rows, augmented=bool(augmentation.active)
+        )
         eval_step = compile_eval_step(setup, marks, abstract.eval_params, rows)
       batches = itertools.chain([first.result()], batches)
 
@@ -163,9 +171,9 @@ def train(
     pending = None
     while not finished():
       with watch.phase('data_wait'):
-        rows_BR = next(batches)
+        batch = next(batches)
       with watch.phase('step_time'):
-        state, metrics = train_step(state, rows_BR)
+        state, metrics = train_step(state, batch)
       step += 1
       # The devices compute this step while the host looks at the last one.
       if pending is not None:
@@ -233,27 +241,50 @@ def prepared_store(data: 'DataConfig') -> 'Store':
   return open_store(store_directory(data))
 
 
+def training_rows(
+  config: TrainConfig, augmentation: 'AugmentationConfig', store: 'Store'
+) -> 'Rows | RepackedRows':
+  """The rows of the training split, as stored or packed anew in each epoch."""
+  from input_pipeline.repack import RepackedRows
+
+  rows = store.rows('train')
+  if not augmentation.repack:
+    return rows
+  tokenizer = store.manifest.tokenizer
+  return RepackedRows(rows, seed=config.seed, tokenizer=tokenizer)
+
+
 def train_batches(
-  setup: Setup, store: 'Store', start_step: int
-) -> Iterator[jax.Array]:
+  setup: Setup,
+  augmentation: 'AugmentationConfig',
+  store: 'Store',
+  rows: 'Rows | RepackedRows',
+  start_step: int,
+) -> Iterator[Batch]:
   """Global batches of the training split, from a step to the last one."""
   from input_pipeline import global_array, pipeline
+  from input_pipeline.augmentation.augment import make_augment
   from input_pipeline.stream import Stream
 
   config, sharding = setup.config, setup.batch_sharding
   row_start, row_stop = global_array.process_rows(sharding, config.batch_size)
-  stream = Stream(
-    store.rows('train'), seed=config.seed, batch_size=config.batch_size
-  )
-  for rows_BR in pipeline.train_batches(
-    stream,
+  for batch in pipeline.train_batches(
+    Stream(rows, seed=config.seed, batch_size=config.batch_size),
     start_step=start_step,
     end_step=config.steps,
     row_start=row_start,
     row_stop=row_stop,
     prefetch=config.prefetch,
+    augment=make_augment(
+      augmentation, store, seed=config.seed, steps=config.steps
+    ),
   ):
-    yield global_array.to_global_array(rows_BR, sharding, config.batch_size)
+    yield jax.tree.map(
+      lambda array: global_array.to_global_array(
+        array, sharding, config.batch_size
+      ),
+      batch,
+    )
 
 
 def validation_batches(setup: Setup, store: 'Store') -> Iterator[jax.Array]:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from model.config import ModelConfig
@@ -85,7 +86,12 @@ def data_marks(config: ModelConfig, manifest: 'Manifest') -> Marks:
 
 
 def compile_train_step(
-  setup: Setup, marks: Marks, state: TrainState, rows: 'Rows'
+  setup: Setup,
+  marks: Marks,
+  state: TrainState,
+  rows: 'Rows',
+  *,
+  augmented: bool = False,
 ) -> Any:
   """Compiles the training step for batches of these rows.
 
@@ -94,13 +100,14 @@ def compile_train_step(
     marks: ids of the special tokens.
     state: the state, or its shapes and shardings.
     rows: of the training split; only their length and dtype matter.
+    augmented: whether the batches are (train/rows.py).
   """
   sharding = setup.batch_sharding
   return compile_step(
     jit_train_step(setup.recipe, marks, setup.shardings, sharding),
     setup.mesh,
     state,
-    _batch(rows, setup.config.batch_size, sharding),
+    _batch(rows, setup.config.batch_size, sharding, augmented),
   )
 
 
@@ -120,13 +127,22 @@ def compile_eval_step(
     jit_eval_step(setup.recipe, marks, setup.shardings, sharding),
     setup.mesh,
     params,
-    _batch(rows, setup.config.evaluation_batch_size, sharding),
+    _batch(rows, setup.config.evaluation_batch_size, sharding, False),
   )
 
 
 def _batch(
-  rows: 'Rows', size: int, sharding: NamedSharding
-) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(
-    (size, rows.row_length), rows.dtype, sharding=sharding
-  )
+  rows: 'Rows', size: int, sharding: NamedSharding, augmented: bool
+) -> Any:
+  """What stands for a `train.rows.Batch`: shapes, types and sharding."""
+
+  def array(length: int, dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((size, length), dtype, sharding=sharding)
+
+  if not augmented:
+    return array(rows.row_length, rows.dtype)
+  return {
+    'inputs': array(rows.row_length - 1, rows.dtype),
+    'targets': array(rows.row_length - 1, rows.dtype),
+    'flags': array(rows.row_length - 1, jnp.uint8),
+  }

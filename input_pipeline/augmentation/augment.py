@@ -37,6 +37,10 @@ class Augment:
     """Whether an augmentation asks for the sources of documents."""
     return any(a.needs_sources for a in self.augmentations)
 
+  def dtypes(self, rows: np.dtype) -> dict[str, np.dtype]:
+    """Types of what it returns for rows of this type."""
+    return {'inputs': rows, 'targets': rows, 'flags': np.dtype(np.uint8)}
+
   def __call__(
     self,
     rows_NR: np.ndarray,
