@@ -1,6 +1,6 @@
 """Documents that hold parts of evaluation texts.
 
-Legend of array names: C characters that count, W words, G n-grams, D documents.
+Legend of array names: C characters, W words, G n-grams, D documents.
 
 As in GPT-3 (Brown et al. 2020, appendix C), a word is what stands between
 spaces, in lower case and less all that is neither a letter nor a digit; words
@@ -162,16 +162,17 @@ class _PlainWords:
       columns = Columns(
         [unicodedata.normalize('NFC', t) for t in columns.texts]
       )
-    counts = columns.classes_C & np.uint8(ALNUM | SPACE)
-    place_C = np.flatnonzero(counts)
-    space_C = counts[place_C] == SPACE
+    class_C = columns.classes_C & np.uint8(ALNUM | SPACE)
+    counts_C = class_C != 0
     # Every text is followed by a space, so each start has a stop.
+    space_C = class_C[counts_C] == SPACE
     before_C = np.append(True, space_C[:-1])[: space_C.size]
     start_W = np.flatnonzero(before_C & ~space_C)
     stop_W = np.flatnonzero(~before_C & space_C)
-    hash_C = characters.hashes(True)[columns.points_C[place_C]]
+    hash_C = characters.hashes(True)[columns.points_C[counts_C]]
     self._spans = Spans(Spans(hash_C).hash(start_W, stop_W))
-    first_D = np.searchsorted(place_C[start_W], columns.start_D)
+    length_D = columns.count_characters_D(counts_C)
+    first_D = np.searchsorted(start_W, np.cumsum(length_D) - length_D)
     self.num_words_D = np.diff(first_D, append=start_W.size)
     self._doc_W = np.repeat(np.arange(first_D.size), self.num_words_D)
 
