@@ -171,6 +171,55 @@ def _data() -> ConfigDict:
   data = ConfigDict()
   # Prepared stores and TFDS builds live here; local or gs://.
   data.directory = 'data'
+  # Several datasets, each with a name of your choice and a weight:
+  #   data.mixture.code = base.dataset()
+  #   data.mixture.code.weights = ('0.3',)
+  # None: the one that the fields below describe.
+  data.mixture = ConfigDict()
+  _source(data)
+  # A document that cannot be read: 'error' stops, 'skip' counts and goes on.
+  data.on_bad_document = 'error'
+  data.tokenizer = ConfigDict()
+  # 'bpe' (byte-level, trained on the training documents), 'file' (a
+  # tokenizer.json) or 'bytes'.
+  data.tokenizer.kind = 'bpe'
+  # Size of a trained vocabulary, special tokens included.
+  data.tokenizer.vocab_size = 32_768
+  # A vocabulary is trained on the first this many bytes of a hash-ordered
+  # sample of the documents.
+  data.tokenizer.train_bytes = 100_000_000
+  # tokenizer.json for 'file'.
+  data.tokenizer.path = config_dict.placeholder(str)
+  # Tokens to reserve beside those that structure a row: what augmentations
+  # mark with. One that lacks its tokens says what to set here.
+  data.tokenizer.special_tokens = ()
+  data.engine = ConfigDict()
+  # What prepares: 'local', processes of this machine, or 'beam', Apache Beam
+  # (an extra) on the cluster that its runner names. Both make the same store.
+  data.engine.name = 'local'
+  # Of Beam: 'FnApiRunner' (this machine), 'DataflowRunner', 'FlinkRunner', ...,
+  # and its options as on a command line: ('--project=mine', ...).
+  data.engine.runner = 'FnApiRunner'
+  data.engine.options = ()
+  # Processes of the local engine; None: one a core.
+  data.workers = config_dict.placeholder(int)
+  # Batches read ahead of the step.
+  data.prefetch = 2
+  return data
+
+
+def dataset() -> ConfigDict:
+  """One dataset, to be put into `config.data.mixture` under a name."""
+  data = ConfigDict()
+  _source(data)
+  # Its share of the rows, beside those of the others: ('0.7',), or by step:
+  # ('0: 0.7', '8000: 0.2') or ('0: 0.7', '9000..10000: 0.7 -> 0.2').
+  data.weights = ('1',)
+  return data
+
+
+def _source(data: ConfigDict) -> None:
+  """What one dataset is made of."""
   # 'tfds', 'text', 'jsonl' or 'parquet'.
   data.source = 'tfds'
   # TFDS: name and splits (TFDS slicing works, such as 'train[:10%]'; without a
@@ -195,37 +244,8 @@ def _data() -> ConfigDict:
   data.source_field = config_dict.placeholder(str)
   # Field that names its licence, for the data card; None: unknown.
   data.licence_field = config_dict.placeholder(str)
-  # A document that cannot be read: 'error' stops, 'skip' counts and goes on.
-  data.on_bad_document = 'error'
-  data.tokenizer = ConfigDict()
-  # 'bpe' (byte-level, trained on the training documents), 'file' (a
-  # tokenizer.json) or 'bytes'.
-  data.tokenizer.kind = 'bpe'
-  # Size of a trained vocabulary, special tokens included.
-  data.tokenizer.vocab_size = 32_768
-  # A vocabulary is trained on the first this many bytes of a hash-ordered
-  # sample of the documents.
-  data.tokenizer.train_bytes = 100_000_000
-  # tokenizer.json for 'file'.
-  data.tokenizer.path = config_dict.placeholder(str)
-  # Tokens to reserve beside those that structure a row: what augmentations
-  # mark with. One that lacks its tokens says what to set here.
-  data.tokenizer.special_tokens = ()
   # What is cleaned, left out and counted; configs/curation.py has its fields.
   data.curation = get_curation()
-  data.engine = ConfigDict()
-  # What prepares: 'local', processes of this machine, or 'beam', Apache Beam
-  # (an extra) on the cluster that its runner names. Both make the same store.
-  data.engine.name = 'local'
-  # Of Beam: 'FnApiRunner' (this machine), 'DataflowRunner', 'FlinkRunner', ...,
-  # and its options as on a command line: ('--project=mine', ...).
-  data.engine.runner = 'FnApiRunner'
-  data.engine.options = ()
-  # Processes of the local engine; None: one a core.
-  data.workers = config_dict.placeholder(int)
-  # Batches read ahead of the step.
-  data.prefetch = 2
-  return data
 
 
 def _evaluation() -> ConfigDict:

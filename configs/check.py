@@ -24,8 +24,7 @@ def check(config: Any) -> ConfigDict:
       f'get_config() returned a {type(config).__name__}; return the ConfigDict '
       'that configs.base.get_config() makes.'
     )
-  default = base.get_config()
-  known, given = fields(default), fields(config)
+  known, given = fields(_default(config.to_dict())), fields(config)
   for name in given:
     if name not in known:
       raise ValueError(unknown_field(name, known))
@@ -34,7 +33,40 @@ def check(config: Any) -> ConfigDict:
       raise ValueError(f'config.{name} is missing; start from configs/base.py.')
   for name, (value, wanted) in known.items():
     _check_type(name, given[name][0], value, wanted)
+  _check_mixture(known, given)
   return config
+
+
+def _default(config: dict[str, Any]) -> ConfigDict:
+  """base.py's configuration, with a mixture of the same names."""
+  default = base.get_config()
+  data = config.get('data')
+  mixture = data.get('mixture') if isinstance(data, dict) else None
+  for name, dataset in (mixture if isinstance(mixture, dict) else {}).items():
+    if not isinstance(dataset, dict):
+      raise ValueError(
+        f'config.data.mixture.{name} is {dataset!r}; it takes what'
+        ' configs.base.dataset() makes.'
+      )
+    default.data.mixture[name] = base.dataset()
+  return default
+
+
+def _check_mixture(known: dict[str, Any], given: dict[str, Any]) -> None:
+  """Refuses fields of the one dataset where there are several."""
+  names = {
+    name.split('.')[2] for name in given if name.startswith('data.mixture.')
+  }
+  if not names:
+    return
+  for field in fields(base.dataset()):
+    name = f'data.{field}'
+    if name in given and given[name][0] != known[name][0]:
+      raise ValueError(
+        f'config.{name} is {given[name][0]!r}, and config.data.mixture says'
+        ' what to train on: set config.data.mixture.NAME.'
+        f'{field} for {", ".join(sorted(names))}, or empty the mixture.'
+      )
 
 
 def unknown_field(name: str, known: Any) -> str:
@@ -74,7 +106,7 @@ def from_dict(saved: dict[str, Any]) -> ConfigDict:
   Raises:
     ValueError: it does not fit base.py any more.
   """
-  config = base.get_config()
+  config = _default(saved)
   known = fields(config)
   for name, (value, _) in fields(ConfigDict(saved)).items():
     if name not in known:

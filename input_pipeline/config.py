@@ -1,9 +1,11 @@
 """What to train on: `config.data` as frozen, checked values."""
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 from input_pipeline.curation.config import CurationConfig, curation_config
+from input_pipeline.weights import ALWAYS, Schedule, parse_schedule, stretches
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -14,6 +16,7 @@ TOKENIZERS = ('bpe', 'file', 'bytes')
 SPECIAL_TOKENS = ('<|pad|>', '<|bos|>', '<|continue|>', '<|eos|>')
 # They and the 256 byte values.
 MIN_VOCAB_SIZE = 260
+_NAME = re.compile(r'[A-Za-z]\w*', re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,13 +127,80 @@ class DataConfig:
     return self.sequence_length + 1
 
 
-def data_config(config: 'ConfigDict') -> DataConfig:
-  """Reads `config.data` and `config.sequence_length`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+  """One dataset of those that a run is trained on.
+
+  Attributes:
+    name: in the mixture; '' where there is no mixture.
+    schedule: its weight.
+    data: what it is made of.
+  """
+
+  name: str
+  schedule: Schedule
+  data: DataConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingData:
+  """All datasets of a run, in the order of their names."""
+
+  parts: tuple[Part, ...]
+
+  @property
+  def tokenizer_shares(self) -> list[float]:
+    """Shares of the text that a vocabulary is trained on; they sum to 1.
+
+    Each dataset's first weight above 0: what is declared for later steps, or
+    added to it while the run goes on, changes no tokenizer.
+    """
+    first = [
+      next((float(w) for _, w in part.schedule.pieces if w), 0.0)
+      for part in self.parts
+    ]
+    return [weight / sum(first) for weight in first]
+
+
+def training_data(config: 'ConfigDict') -> TrainingData:
+  """Reads `config.data`: the datasets of `mixture`, or the one beside it.
 
   Raises:
     ValueError: for an unknown or missing field, or a value out of range.
   """
-  data = config.data.to_dict()
+  mixture = config.data.mixture.to_dict()
+  if not mixture:
+    one = Part(name='', schedule=ALWAYS, data=data_config(config))
+    return TrainingData(parts=(one,))
+  parts = []
+  for name, entry in sorted(mixture.items()):
+    if not _NAME.fullmatch(name):
+      raise ValueError(
+        f'data.mixture.{name}: a name consists of letters, digits and _, and'
+        ' begins with a letter'
+      )
+    weights = entry.pop('weights')
+    schedule = parse_schedule(weights, f'data.mixture.{name}.weights')
+    try:
+      data = _data_config(config.data.to_dict() | entry, config.sequence_length)
+    except ValueError as error:
+      raise ValueError(f'data.mixture.{name}: {error}') from error
+    parts.append(Part(name=name, schedule=schedule, data=data))
+  stretches([p.schedule for p in parts], [p.name for p in parts])
+  return TrainingData(parts=tuple(parts))
+
+
+def data_config(config: 'ConfigDict') -> DataConfig:
+  """Reads `config.data`, less the mixture, and `config.sequence_length`.
+
+  Raises:
+    ValueError: for an unknown or missing field, or a value out of range.
+  """
+  return _data_config(config.data.to_dict(), config.sequence_length)
+
+
+def _data_config(data: dict[str, Any], sequence_length: int) -> DataConfig:
+  data.pop('mixture', None)
   tokenizer = data.pop('tokenizer')
   for name in ('files', 'validation_files'):
     if isinstance(data.get(name), str):
@@ -139,7 +209,7 @@ def data_config(config: 'ConfigDict') -> DataConfig:
       )
     if name in data:
       data[name] = tuple(data[name])
-  data['sequence_length'] = config.sequence_length
+  data['sequence_length'] = sequence_length
   if 'special_tokens' in tokenizer:
     tokenizer['special_tokens'] = tuple(tokenizer['special_tokens'])
   _check_fields('data.tokenizer', tokenizer, TokenizerConfig)

@@ -45,6 +45,10 @@ class Schedule:
     return next(w for start, w in reversed(self.pieces) if start <= step)
 
 
+# Of a dataset that stands alone.
+ALWAYS = Schedule(((0, Fraction(1)),))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stretch:
   """Steps of equal weights.
