@@ -193,6 +193,11 @@ def _data() -> ConfigDict:
   # Tokens to reserve beside those that structure a row: what augmentations
   # mark with. One that lacks its tokens says what to set here.
   data.tokenizer.special_tokens = ()
+  # Copies of the training rows that leave out merges at random, each with this
+  # probability (BPE-dropout; 0.1 in the paper). Epoch n reads copy n modulo
+  # (copies + 1), where 0 is the text as it is; more copies, more disk.
+  data.tokenizer.copies = 0
+  data.tokenizer.dropout = 0.0
   data.engine = ConfigDict()
   # What prepares: 'local', processes of this machine, or 'beam', Apache Beam
   # (an extra) on the cluster that its runner names. Both make the same store.

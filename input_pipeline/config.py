@@ -28,10 +28,13 @@ class TokenizerConfig:
   train_bytes: int
   path: str | None
   special_tokens: tuple[str, ...] = ()
+  copies: int = 0
+  dropout: float = 0.0
 
   def __post_init__(self) -> None:
     _check_special_tokens(self.special_tokens)
     _choice('data.tokenizer.kind', self.kind, TOKENIZERS)
+    _check_copies(self)
     if self.kind == 'file' and not self.path:
       raise ValueError(
         "data.tokenizer.kind='file' needs data.tokenizer.path, the path of a"
@@ -232,6 +235,24 @@ def _check_fields(prefix: str, given: dict[str, Any], cls: type) -> None:
     )
   if missing := sorted(known - set(given)):
     raise ValueError(f'missing field {prefix}.{missing[0]}')
+
+
+def _check_copies(config: TokenizerConfig) -> None:
+  copies, rate = config.copies, config.dropout
+  _at_least('data.tokenizer.copies', copies, 0)
+  if not 0 <= rate < 1:
+    raise ValueError(f'data.tokenizer.dropout={rate} is no probability below 1')
+  if bool(copies) != bool(rate):
+    raise ValueError(
+      f'data.tokenizer.copies={copies} and data.tokenizer.dropout={rate} go'
+      ' together: copies are encoded with dropout, and nothing else is; set'
+      ' both (1 and 0.1), or none'
+    )
+  if copies and config.kind == 'bytes':
+    raise ValueError(
+      f"data.tokenizer.copies={copies} with data.tokenizer.kind='bytes': bytes"
+      " are not merged, so there is nothing to leave out; use 'bpe'"
+    )
 
 
 def _check_special_tokens(tokens: tuple[str, ...]) -> None:

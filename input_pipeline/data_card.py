@@ -63,7 +63,7 @@ def write_card(
     duplicate_examples=() if near is None else _pairs(near, curated),
     minhash_lines=() if near is None else tuple(table(config.curation)),
     contamination=contamination,
-    tokens=_tokens(manifest.splits.values()),
+    tokens=_tokens(manifest.splits[split] for split in chunks.SPLITS),
   )
   made = card.data_card(tally, facts, redact=_redact)
   durable.write(directory / JSON, card.to_json(made))

@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from input_pipeline import chunks, durable, packing
+from input_pipeline.bpe_dropout import DroppedMerges, load_dropped_merges
 from input_pipeline.store import ShardManifest, SourceManifest
 from input_pipeline.tokenizer import Tokenizer, load_tokenizer
 
@@ -33,6 +34,9 @@ class EncodeTask:
     kept_D: mask of the documents to encode.
     tokenizer: path of tokenizer.json.
     encoder: the library to encode with.
+    copy: 0 for the tokens that the encoder gives; n for the n-th copy, in which
+      merges are left out.
+    dropout: probability to leave a merge out of a copy.
   """
 
   text_directory: epath.Path
@@ -41,6 +45,8 @@ class EncodeTask:
   kept_D: np.ndarray
   tokenizer: epath.Path
   encoder: str
+  copy: int = 0
+  dropout: float = 0.0
 
 
 def encode_chunk(task: EncodeTask) -> tuple[int, int]:
@@ -54,7 +60,16 @@ def encode_chunk(task: EncodeTask) -> tuple[int, int]:
     return 0, 0
   tokenizer = _tokenizer(task.tokenizer, task.encoder)
   texts = chunks.texts(task.text_directory, task.name, task.kept_D)
-  encoded = [tokenizer.encode(text) for text in texts]
+  if task.copy:
+    index = chunks.load_index(task.text_directory, task.name)
+    ids = [index.ids[i] for i in np.flatnonzero(task.kept_D)]
+    dropped = _dropped_merges(task.tokenizer, task.dropout, task.copy)
+    encoded = [
+      dropped.encode(text, identifier)
+      for text, identifier in zip(texts, ids, strict=True)
+    ]
+  else:
+    encoded = [tokenizer.encode(text) for text in texts]
   tokens = np.concatenate([np.empty(0, tokenizer.dtype), *encoded])
   durable.write(task.directory / f'{task.name}.tokens', tokens)
   durable.write(
@@ -223,3 +238,8 @@ def _documents(
 @functools.lru_cache(maxsize=2)
 def _tokenizer(path: epath.Path, encoder: str) -> Tokenizer:
   return load_tokenizer(path, encoder=encoder)
+
+
+@functools.lru_cache(maxsize=1)
+def _dropped_merges(path: epath.Path, rate: float, copy: int) -> DroppedMerges:
+  return load_dropped_merges(path, rate=rate, seed=copy)

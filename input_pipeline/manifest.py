@@ -3,23 +3,25 @@
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import json
 import platform
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tiktoken
-import tokenizers
 from etils import epath
 
 from input_pipeline import store, tfds_source
 from input_pipeline.config import DataConfig
 from input_pipeline.curate import Curated
 from input_pipeline.curation.config import PROFILES
-from input_pipeline.documents import TRAIN, VALIDATION
+from input_pipeline.documents import TRAIN
 from input_pipeline.encode import Packed
 from input_pipeline.tokenizer import Tokenizer
+
+# Whose versions may change the bytes of a store.
+_LIBRARIES = ('ftfy', 'numpy', 'py3langid', 'tiktoken', 'tokenizers')
 
 
 def store_directory(config: DataConfig) -> epath.Path:
@@ -97,6 +99,9 @@ def _options(config: DataConfig) -> dict[str, Any]:
     }
   elif config.tokenizer.kind == 'file':
     options['tokenizer'] |= {'path': config.tokenizer.path}
+  if config.tokenizer.copies:
+    names = ('copies', 'dropout')
+    options['tokenizer'] |= {n: getattr(config.tokenizer, n) for n in names}
   if config.tokenizer.special_tokens:
     options['tokenizer'] |= {'special_tokens': config.tokenizer.special_tokens}
   return options
@@ -110,12 +115,14 @@ def make_manifest(
 ) -> store.Manifest:
   """Says what a store holds, of its finished shards."""
   splits = {
-    split: _split_manifest(
-      packed[split],
-      dropped=curated.dropped[split],
-      source_sha256=curated.source_sha256[split],
+    name: _split_manifest(
+      held,
+      dropped=curated.dropped.get(name, {}),
+      source_sha256=curated.source_sha256.get(
+        name, curated.source_sha256[TRAIN]
+      ),
     )
-    for split in (TRAIN, VALIDATION)
+    for name, held in packed.items()
   }
   options = _options(config)
   facts = {
@@ -135,12 +142,8 @@ def make_manifest(
       **{field.name: getattr(vocabulary, field.name) for field in fields}
     ),
     splits=splits,
-    versions={
-      'python': platform.python_version(),
-      'numpy': np.__version__,
-      'tiktoken': tiktoken.__version__,
-      'tokenizers': tokenizers.__version__,
-    },
+    versions={'python': platform.python_version()}
+    | {name: importlib.metadata.version(name) for name in _LIBRARIES},
     licence=tfds_source.licence(config),
   )
 

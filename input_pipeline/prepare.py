@@ -142,11 +142,12 @@ def _finish(
       'tiktoken does not give the same tokens for this tokenizer and text, so'
       ' tokenizers encodes, which is several times slower'
     )
-  _encode(curated, vocabulary, work, path, engine, log)
-  packed = {
-    split: _pack(config, split, curated, work, path, engine, log)
-    for split in chunks.SPLITS
-  }
+  packed = {}
+  for split, name, copy in _kinds(config):
+    tasks = curated.tasks_of(split)
+    tokens = work / f'tokens-{copy}'
+    _encode(config, copy, tasks, vocabulary, tokens, path, engine, log)
+    packed[name] = _pack(config, name, tasks, tokens, path, engine, log)
   made = manifest.make_manifest(config, curated, vocabulary, packed)
   write_card(config, curated, made, directory)
   durable.remove_unfinished(directory)
@@ -244,10 +245,21 @@ def _compared_texts(curated: Curated) -> list[str]:
   return found
 
 
+def _kinds(config: DataConfig) -> list[tuple[str, str, int]]:
+  """What is encoded: split, the name of its rows, and which copy it is."""
+  copies = range(1, config.tokenizer.copies + 1)
+  return [
+    *((split, split, 0) for split in chunks.SPLITS),
+    *((TRAIN, store.copy_name(copy), copy) for copy in copies),
+  ]
+
+
 def _encode(
-  curated: Curated,
+  config: DataConfig,
+  copy: int,
+  held: Sequence[ChunkTask],
   vocabulary: tokenizer.Tokenizer,
-  work: epath.Path,
+  tokens: epath.Path,
   path: epath.Path,
   engine: Engine,
   log: Log,
@@ -255,13 +267,15 @@ def _encode(
   tasks = [
     encode.EncodeTask(
       text_directory=task.directory,
-      directory=work / 'tokens',
+      directory=tokens,
       name=task.name,
       kept_D=task.kept_D,
       tokenizer=path,
       encoder=vocabulary.encoder,
+      copy=copy,
+      dropout=config.tokenizer.dropout,
     )
-    for task in curated.tasks
+    for task in held
   ]
   progress = Progress('Encoded', log)
   for done in engine.map(encode.encode_chunk, tasks):
@@ -271,32 +285,31 @@ def _encode(
 
 def _pack(
   config: DataConfig,
-  split: str,
-  curated: Curated,
-  work: epath.Path,
+  rows: str,
+  held: Sequence[ChunkTask],
+  tokens: epath.Path,
   path: epath.Path,
   engine: Engine,
   log: Log,
 ) -> list[encode.Packed]:
-  held = curated.tasks_of(split)
   starts = range(0, len(held), encode.CHUNKS_PER_SHARD)
   tasks = []
   for number, start in enumerate(starts):
-    together: list[ChunkTask] = held[start : start + encode.CHUNKS_PER_SHARD]
+    together = held[start : start + encode.CHUNKS_PER_SHARD]
     tasks.append(
       encode.PackTask(
         text_directory=together[0].directory,
-        token_directory=work / 'tokens',
-        work_directory=work / 'packed',
+        token_directory=tokens,
+        work_directory=tokens.parent / 'packed',
         directory=path.parent,
-        name=f'{split}-{number:05d}-of-{len(starts):05d}',
+        name=f'{rows}-{number:05d}-of-{len(starts):05d}',
         chunk_names=tuple(task.name for task in together),
         kept=tuple(task.kept_D for task in together),
         row_length=config.row_length,
         tokenizer=path,
       )
     )
-  progress = Progress(f'Packed {split}', log)
+  progress = Progress(f'Packed {rows}', log)
   packed = []
   for result in engine.map(encode.pack_shard, tasks):
     size = sum(held.text_bytes for held in result.sources.values())

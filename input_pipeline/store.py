@@ -28,6 +28,11 @@ TOKENIZER = 'tokenizer.json'
 _REMOTE_READS = 32
 
 
+def copy_name(copy: int) -> str:
+  """Name of the rows of the n-th copy of training, encoded with dropout."""
+  return f'train-copy-{copy}'
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardManifest:
   """One shard of a split; sizes in bytes, of the three files in turn."""

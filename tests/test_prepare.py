@@ -83,7 +83,7 @@ def test_manifest_counts_what_is_there(tmp_path, small_chunks):
   manifest = store.manifest
   assert sum(s.documents for s in manifest.splits.values()) == 24
   assert manifest.tokenizer.vocab_size == 260
-  assert set(manifest.versions) == {'python', 'numpy', 'tiktoken', 'tokenizers'}
+  assert {'python', 'numpy', 'tiktoken', 'tokenizers'} <= set(manifest.versions)
 
 
 def test_workers_do_not_change_the_result(tmp_path, small_chunks):
