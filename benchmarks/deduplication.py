@@ -33,7 +33,7 @@ from input_pipeline.curation.columns import Columns
 from input_pipeline.stdlib_text import library_directory, topics
 
 SIMILARITY, NGRAM, PERMUTATIONS = 0.8, 5, 128
-BATCH_CHARACTERS = 8 << 20
+BATCH_CHARACTERS = 1_000_000
 SIMILAR_PAIRS = 1_000_000
 Part = Callable[[Columns], Any]
 
@@ -78,7 +78,7 @@ def _texts(size: int) -> list[str]:
 
 
 def _batches(texts: list[str]) -> list[list[str]]:
-  """About as much at a time as a chunk of `prepare` holds."""
+  """As much at a time as `prepare` looks at; more would leave the cache."""
   batches: list[list[str]] = [[]]
   room = BATCH_CHARACTERS
   for text in texts:

@@ -30,7 +30,7 @@ from input_pipeline.curation.config import Contamination, pairs
 # Words that a text has at least that matches as a whole.
 _SHORTEST = 8
 # Characters of evaluation texts that are hashed at a time.
-_BATCH = 4_000_000
+_BATCH = 1_000_000
 _FIELD = 'data.curation.contamination'
 
 
