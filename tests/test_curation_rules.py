@@ -4,14 +4,16 @@ import dataclasses
 import pathlib
 import sysconfig
 import unicodedata
+from pydoc_data import topics
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from configs.curation import get_curation
-from input_pipeline.curation import language, stage
+from input_pipeline.curation import gopher, language, stage
 from input_pipeline.curation.columns import Columns
 from input_pipeline.curation.config import (
   PROFILES,
@@ -283,8 +285,6 @@ def reference_repetition(text, n):
   st.lists(st.lists(st.sampled_from(['a', 'bb', 'c']), max_size=30), max_size=4)
 )
 def test_repetition_is_what_the_paper_counts(documents):
-  from input_pipeline.curation import gopher
-
   texts = [' '.join(document) for document in documents]
   top, duplicate = gopher._ngram_fractions(Columns(texts))
   for document, text in enumerate(texts):
@@ -298,8 +298,6 @@ def test_repetition_is_what_the_paper_counts(documents):
 
 
 def test_sorting_packed_keys_is_a_stable_sort():
-  from input_pipeline.curation import gopher
-
   low = np.array([5, 3, 5, 4, 3, 5], np.uint64)
   for keys in (low, low << np.uint64(40), low[:1], low[:0]):
     expected = np.argsort(keys, kind='stable')
@@ -382,8 +380,6 @@ def test_a_language_must_be_probable():
 
 
 def test_languages_are_those_of_py3langid():
-  from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
   identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
   texts = ['', ' ', '1 2', 'ÜBER ALLES', 'Добар дан, како сте?', '日本語です。']
   texts += [text[:size] for text in TEXT_OF.values() for size in (5, 20, 60)]
@@ -509,8 +505,6 @@ def test_a_profile_keeps_its_own_kind():
   code = [text for text in files if text.strip()]
   assert kept('code', code) > 0.95
   assert kept('prose', code) < 0.3
-  from pydoc_data import topics
-
   prose = [text for text in topics.topics.values() if len(text) > 1_000]
   assert kept('docs', prose) > 0.9
   assert kept('prose', prose) > 0.4
