@@ -1,4 +1,4 @@
-"""Profiles of curation keep their kind of text, and refuse senseless numbers."""
+"""Profiles of curation keep their kind of text and refuse senseless bounds."""
 
 import pathlib
 import sysconfig
