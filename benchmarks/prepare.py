@@ -1,181 +1,155 @@
-"""Speed of each stage of `prepare`, on the standard library's own text.
+"""Speed of `prepare` with the profile for prose, from text to packed rows.
 
-python benchmarks/prepare.py [--rounds=3] [--vocab_size=32768]
+python benchmarks/prepare.py [--megabytes=64] [--rounds=3] [--profile=prose]
 
-Each stage runs in one process and is timed in seconds of CPU, all threads
-together, so a busy machine disturbs little; the median round is printed. The
-`tokenizers` library encodes a part of the same text beside. Downloads nothing.
+One process does all the work. A stage's figure is MB of text that was read, by
+seconds of CPU in it (all threads together, so a busy machine disturbs little);
+the median round is printed. The vocabulary is trained apart, for it takes as
+long for a terabyte as for 100 MB. Downloads nothing.
 """
 
 import argparse
-import functools
+import collections
+import contextlib
+import dataclasses
+import json
 import pathlib
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from etils import epath
-
+from benchmarks import prose
 from benchmarks.machine import describe_machine
-from configs.curation import get_curation
-from input_pipeline import chunks, encode, tokenizer
-from input_pipeline.config import DataConfig, EngineConfig, TokenizerConfig
-from input_pipeline.curation.config import curation_config
-from input_pipeline.engine import LocalEngine
-from input_pipeline.progress import Progress
-from input_pipeline.read import read
-from input_pipeline.selection import chunk_tasks, find_equal, without
-from input_pipeline.sources import parts
+from configs.base import get_config
+from input_pipeline import prepare
+from input_pipeline.config import DataConfig, data_config
+from input_pipeline.engine import LocalEngine, Shuffle
+from input_pipeline.store import open_store
+from input_pipeline.tokenizer import load_tokenizer, train_bpe
 
-COMPARED_BYTES = 4_000_000
-Result = TypeVar('Result')
+NAMES = {
+  'read_part': 'read',
+  'clean_chunk': 'clean: stages on single documents',
+  'equal texts': 'equal texts',
+  'near-duplicates': 'near-duplicates: hash and verify',
+  '_account': 'count what was left out',
+  'encode_chunk': 'encode',
+  'pack_shard': 'pack',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TimedEngine(LocalEngine):
+  """Adds up seconds of CPU by stage."""
+
+  seconds: collections.Counter[str]
+
+  @contextlib.contextmanager
+  def timed(self, name: str) -> Iterator[None]:
+    """Adds the seconds of a block."""
+    start = time.process_time()
+    yield
+    self.seconds[NAMES[name]] += time.process_time() - start
+
+  def map(self, function: Any, tasks: Sequence[Any]) -> Iterator[Any]:
+    """As the local engine, timed."""
+    with self.timed(function.__name__):
+      results = list(map(function, tasks))
+    yield from results
+
+  def shuffle(self, shuffle: Shuffle, tasks: Sequence[Any]) -> None:
+    """As the local engine, timed."""
+    with self.timed(shuffle.name):
+      LocalEngine(1).shuffle(shuffle, tasks)
 
 
 def main() -> None:
-  """Prints MB of text a CPU-second, by stage."""
+  """Prints MB of text a CPU-second, by stage and in all."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
+  parser.add_argument('--megabytes', type=int, default=64)
   parser.add_argument('--rounds', type=int, default=3)
+  parser.add_argument('--profile', default='prose')
   parser.add_argument('--vocab_size', type=int, default=32_768)
   arguments = parser.parse_args()
   print(describe_machine())
-  rates: dict[str, list[float]] = {}
   with tempfile.TemporaryDirectory() as directory:
-    config = _config(directory, arguments.vocab_size)
-    parts(config)  # builds the dataset, once
+    root = pathlib.Path(directory)
+    size = write_corpus(root, arguments.megabytes * 10**6)
+    start = time.process_time()
+    tokenizer = train_tokenizer(root, arguments.vocab_size)
+    training = time.process_time() - start
+    rates = collections.defaultdict(list)
     for number in range(arguments.rounds):
-      work = epath.Path(directory) / f'round {number}'
-      for stage, text_bytes, seconds in _round(config, work):
-        rates.setdefault(stage, []).append(text_bytes / 1e6 / seconds)
-  print(f'MB of text a CPU-second, median of {arguments.rounds} rounds')
+      config = make_config(
+        root, f'round {number}', arguments.profile, tokenizer
+      )
+      for stage, seconds, kept in _round(config):
+        rates[stage].append(size / 1e6 / seconds)
+  print(
+    f'{size / 1e6:.0f} MB of prose, {kept:.0%} of the documents kept; MB of text'
+    f' a CPU-second, median of {arguments.rounds} rounds'
+  )
   for stage, found in rates.items():
-    print(f'  {stage:32} {statistics.median(found):8.1f}')
+    print(f'  {stage:36} {statistics.median(found):8.1f}')
+  print(f'  vocabulary of all of it, once        {size / 1e6 / training:8.1f}')
 
 
-def _config(directory: str, vocab_size: int) -> DataConfig:
-  return DataConfig(
-    directory=directory,
-    source='tfds',
-    name='stdlib_text',
-    split='train',
-    validation_split='validation',
-    tfds_dir=None,
-    files=(),
-    validation_files=(),
-    validation_fraction=0.05,
-    text_field='text',
-    source_field=None,
-    licence_field=None,
-    on_bad_document='error',
-    tokenizer=TokenizerConfig(
-      kind='bpe', vocab_size=vocab_size, train_bytes=100_000_000, path=None
-    ),
-    curation=curation_config(get_curation().to_dict()),
-    engine=EngineConfig(name='local', runner='', options=()),
-    workers=1,
-    prefetch=2,
-    sequence_length=1_024,
-  )
+def write_corpus(root: pathlib.Path, size: int) -> int:
+  """Writes documents as JSONL; returns their bytes."""
+  written = 0
+  with (root / 'corpus.jsonl').open('w') as file:
+    for text in prose.documents(size):
+      written += len(text.encode())
+      file.write(json.dumps({'text': text}) + '\n')
+  return written
 
 
-def _round(
-  config: DataConfig, work: epath.Path
-) -> Iterator[tuple[str, int, float]]:
-  """Yields (stage, bytes of text, CPU-seconds)."""
-  engine = LocalEngine(1)
-  found, seconds = _timed(
-    lambda: read(
-      config, work / 'text', engine, Progress('Read', lambda line: None)
-    )
-  )
-  tasks = chunk_tasks(found.chunks)
-  everything = sum(
-    int(chunks.load_table(task.directory, task.name)['bytes'].sum())
-    for task in tasks
-  )
-  yield 'read', everything, seconds
-  equal, seconds = _timed(lambda: find_equal(tasks, work / 'equal', engine))
-  yield 'leave equal texts out', everything, seconds
-
-  tasks = [t for t in without(tasks, equal[:, 0]) if t.split == 'train']
-  names, kept = [t.name for t in tasks], [t.kept_D for t in tasks]
-  texts = [
-    text
-    for name, mask in zip(names, kept, strict=True)
-    for text in chunks.texts(work / 'text', name, mask)
-  ]
-  size = sum(len(text.encode()) for text in texts)
-  data, seconds = _timed(
-    lambda: tokenizer.train_bpe(texts, config.tokenizer.vocab_size)
-  )
-  yield 'train the tokenizer', size, seconds
-  path = work / 'tokenizer.json'
-  path.write_bytes(data)
-  yield from _encode(work, path, names, kept, size)
-  yield from _compare(path, texts)
+def train_tokenizer(root: pathlib.Path, vocab_size: int) -> pathlib.Path:
+  """Trains a vocabulary on the corpus."""
+  with (root / 'corpus.jsonl').open() as file:
+    texts = (json.loads(line)['text'] for line in file)
+    path = root / 'tokenizer.json'
+    path.write_bytes(train_bpe(texts, vocab_size))
+  load_tokenizer(path)
+  return path
 
 
-def _encode(
-  work: epath.Path, path: epath.Path, names: list[str], kept: list, size: int
-) -> Iterator[tuple[str, int, float]]:
-  tasks = [
-    encode.EncodeTask(
-      text_directory=work / 'text',
-      directory=work / 'tokens',
-      name=name,
-      kept_D=mask,
-      tokenizer=path,
-      encoder='tiktoken',
-    )
-    for name, mask in zip(names, kept, strict=True)
-  ]
-  _, seconds = _timed(lambda: [encode.encode_chunk(task) for task in tasks])
-  yield 'encode, write and all', size, seconds
-  task = encode.PackTask(
-    text_directory=work / 'text',
-    token_directory=work / 'tokens',
-    work_directory=work / 'packed',
-    directory=work,
-    name='train',
-    chunk_names=tuple(names),
-    kept=tuple(kept),
-    row_length=1_025,
-    tokenizer=path,
-  )
-  _, seconds = _timed(lambda: encode.pack_shard(task))
-  yield 'pack', size, seconds
+def make_config(
+  root: pathlib.Path, name: str, profile: str, tokenizer: pathlib.Path
+) -> DataConfig:
+  """Of a preparation of the corpus."""
+  config = get_config()
+  config.data.directory = str(root / name)
+  config.data.source = 'jsonl'
+  config.data.files = (str(root / 'corpus.jsonl'),)
+  config.data.curation.profile = profile
+  config.data.tokenizer.kind = 'file'
+  config.data.tokenizer.path = str(tokenizer)
+  return data_config(config)
 
 
-def _compare(
-  path: epath.Path, texts: list[str]
-) -> Iterator[tuple[str, int, float]]:
-  """The two libraries on the same texts, a document at a time."""
-  part, size = [], 0
-  for text in texts:
-    if size < COMPARED_BYTES:
-      part.append(text)
-      size += len(text.encode())
-  for encoder in ('tiktoken', 'tokenizers'):
-    loaded = tokenizer.load_tokenizer(path, encoder=encoder)
-    _, seconds = _timed(functools.partial(_encode_all, loaded, part))
-    yield f'encode only, by {encoder}', size, seconds
-
-
-def _encode_all(loaded: tokenizer.Tokenizer, texts: list[str]) -> None:
-  for text in texts:
-    loaded.encode(text)
-
-
-def _timed(function: Callable[[], Result]) -> tuple[Result, float]:
+def _round(config: DataConfig) -> Iterator[tuple[str, float, float]]:
+  """Yields (stage, CPU-seconds, share of documents kept)."""
+  engine = TimedEngine(1, collections.Counter())
+  make_engine: Callable[[DataConfig], Any] = lambda config: engine  # noqa: E731
+  prepare.make_engine = make_engine
   start = time.process_time()
-  result = function()
-  return result, time.process_time() - start
+  directory = prepare.prepare(config, log=lambda line: None)
+  total = time.process_time() - start
+  splits = open_store(directory).manifest.splits.values()
+  kept = sum(split.documents for split in splits)
+  share = kept / (kept + sum(sum(s.dropped.values()) for s in splits))
+  for name, seconds in engine.seconds.items():
+    yield name, seconds, share
+  yield 'the rest', total - sum(engine.seconds.values()), share
+  yield 'everything', total, share
 
 
 if __name__ == '__main__':

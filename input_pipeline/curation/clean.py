@@ -19,7 +19,7 @@ from input_pipeline.curation.contamination import Evaluations
 from input_pipeline.curation.mentions import parse_groups
 from input_pipeline.curation.stage import Outcome, Stage
 from input_pipeline.curation.stages import STAGES
-from input_pipeline.curation.statistics import Tally
+from input_pipeline.curation.statistics import Tally, utf8_bytes
 from input_pipeline.documents import Document
 
 CONTAMINATION = 'contamination'
@@ -69,7 +69,7 @@ def clean_chunk(task: CleanTask) -> tuple[int, int]:
   chosen = [stays[n] for n in sorted(stays)]
   for document in chosen:
     if document.licence:
-      size = len(document.text.encode())
+      size = utf8_bytes(document.text)
       tally.label('licence', document.licence, document.source, 1, size)
   durable.write(tally_path(task.directory, task.name), tally.to_json())
   priority = {s: n for n, s in enumerate(task.config.source_priority)}
@@ -81,7 +81,7 @@ def clean_chunk(task: CleanTask) -> tuple[int, int]:
       [priority.get(d.source, len(priority)) for d in chosen], np.uint16
     ),
   )
-  return len(documents), sum(len(d.text.encode()) for d in documents)
+  return len(documents), sum(utf8_bytes(d.text) for d in documents)
 
 
 def tally_path(directory: epath.Path, name: str) -> epath.Path:
@@ -216,6 +216,6 @@ def _run(
   ]
   for n, document in kept:
     if n in languages:
-      size = len(document.text.encode())
+      size = utf8_bytes(document.text)
       tally.label('language', languages[n], document.source, 1, size)
   return kept

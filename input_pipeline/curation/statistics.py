@@ -9,6 +9,7 @@ Array suffix: D documents.
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import heapq
 import json
@@ -133,7 +134,7 @@ class Tally:
       if source not in sums:
         sums[source] = _Sums(len(rules))
       of_source = sums[source]
-      size = _utf8_bytes(text)
+      size = utf8_bytes(text)
       of_source.documents += 1
       of_source.bytes += size
       if rule >= 0:
@@ -144,7 +145,7 @@ class Tally:
         after = text if texts_after is None else texts_after[i]
         size_after = size
         if after is not text and after != text:
-          size_after = _utf8_bytes(after)
+          size_after = utf8_bytes(after)
           of_source.edited += 1
           of_source.edited_bytes += size_after - size
         of_source.kept += 1
@@ -186,7 +187,7 @@ class Tally:
     """
     lengths = self.tables.lengths
     for source, text in zip(sources, texts, strict=True):
-      size = _utf8_bytes(text)
+      size = utf8_bytes(text)
       bin_ = max(size.bit_length() - 1, 0)
       lengths[when, source, bin_, 'documents'] += 1
       lengths[when, source, bin_, 'bytes'] += size
@@ -338,6 +339,13 @@ def merged(groups: Groups, tallies: Iterable[Tally]) -> Tally:
   return total
 
 
-def _utf8_bytes(text: str) -> int:
+def utf8_bytes(text: str) -> int:
+  """Bytes of a text in UTF-8."""
   # Python knows whether a text is ASCII without looking at it.
-  return len(text) if text.isascii() else len(text.encode())
+  return len(text) if text.isascii() else _encoded_bytes(text)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _encoded_bytes(text: str) -> int:
+  """Remembered: every stage asks for the same texts."""
+  return len(text.encode())
