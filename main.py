@@ -81,7 +81,7 @@ class UsageError(Exception):
 def train() -> None:
   """Trains or resumes, then writes the report."""
   from input_pipeline.augmentation.config import augmentation_config
-  from input_pipeline.config import data_config
+  from input_pipeline.config import training_data
   from train.config import train_config
   from train.loop import train as run
   from train.report import write_report
@@ -89,7 +89,7 @@ def train() -> None:
   config, workdir = _config(), _workdir()
   run(
     train_config(config),
-    data_config(config),
+    training_data(config),
     augmentation_config(config),
     resolved=to_dict(config),
     workdir=workdir,
@@ -103,26 +103,26 @@ def train() -> None:
 def prepare() -> None:
   """Makes the dataset."""
   from input_pipeline.augmentation.config import augmentation_config
-  from input_pipeline.config import data_config
-  from input_pipeline.prepare import prepare as run
+  from input_pipeline.config import training_data
+  from input_pipeline.stores import prepare_stores
 
   config = _config()
   # Tokens that training will miss cannot be added to a store afterwards.
   augmentation_config(config)
-  store = run(data_config(config), log=print)
-  print(f'Dataset: {store}')
+  for store in prepare_stores(training_data(config), log=print):
+    print(f'Dataset: {store}')
 
 
 def evaluate() -> None:
   """Prints the validation metrics of a checkpoint as JSON."""
-  from input_pipeline.config import data_config
+  from input_pipeline.config import training_data
   from train.commands import evaluate_run
   from train.config import train_config
 
   config = _config()
   result = evaluate_run(
     train_config(config),
-    data_config(config),
+    training_data(config),
     workdir=_workdir(),
     which=_CHECKPOINT.value,
   )

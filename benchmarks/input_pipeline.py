@@ -92,7 +92,7 @@ def _sides(directory: epath.Path) -> tuple[Batches, Batches]:
     dtype=np.dtype('<u2'),
   )
 
-  stream = Stream(rows, seed=0, batch_size=BATCH_SIZE)
+  stream = Stream([rows], seed=0, batch_size=BATCH_SIZE)
 
   def ours(start: int, stop: int) -> Iterator[np.ndarray]:
     return train_batches(

@@ -3,16 +3,19 @@
 The two are apart: `places_of_step` is a pure function of (seed, step) that
 reads no token, and `read` fetches what stands at these places.
 
-Suffixes: N places of a batch, R tokens of a row.
+Suffixes: N places of a batch, R tokens of a row, P datasets.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from input_pipeline import order
+from input_pipeline.mixture import Mixture
 from input_pipeline.repack import RepackedRows
-from input_pipeline.store import Rows
+from input_pipeline.store import Piece, Rows
+from input_pipeline.weights import ALWAYS, Schedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,42 +37,95 @@ class Stream:
   """Rows without end, of which step k takes the k-th batch.
 
   Args:
-    rows: the training split, as stored or packed anew in each epoch.
+    rows: the training split of each dataset, as stored or packed anew in each
+      epoch.
     seed: of the order of the rows.
     batch_size: rows of the global batch.
+    names: of the datasets; '' where there is only one.
+    schedules: of their weights.
   """
 
   def __init__(
-    self, rows: Rows | RepackedRows, *, seed: int, batch_size: int
+    self,
+    rows: Sequence[Rows | RepackedRows],
+    *,
+    seed: int,
+    batch_size: int,
+    names: Sequence[str] = ('',),
+    schedules: Sequence[Schedule] = (ALWAYS,),
   ) -> None:
-    self.row_length = rows.row_length
-    self.dtype = rows.dtype
-    self._rows = rows
+    assert len(rows) == len(names) == len(schedules), (names, schedules)
+    self.names = tuple(names)
+    self.row_length = rows[0].row_length
+    self.dtype = rows[0].dtype
+    self._rows = tuple(rows)
     self._seed = seed
     self._batch_size = batch_size
+    self._mixture = Mixture(names, schedules, batch_size=batch_size)
 
   def places_of_step(self, step: int, row_start: int, row_stop: int) -> Places:
     """Places [row_start, row_stop) of the global batch of a step."""
     assert step >= 0, step
     assert 0 <= row_start <= row_stop <= self._batch_size, (row_start, row_stop)
     first = step * self._batch_size
-    row_N, epoch_N = order.rows_in_order(
-      first + row_start,
-      first + row_stop,
-      seed=self._seed,
-      num_rows=len(self._rows),
-    )
-    return Places(part_N=np.zeros_like(row_N), row_N=row_N, epoch_N=epoch_N)
+    part_N, rank_N = self._mixture.look_up(first + row_start, first + row_stop)
+    row_N, epoch_N = np.empty_like(rank_N), np.empty_like(rank_N)
+    for part, chosen in _by_part(part_N):
+      # The rows that a dataset gives to one batch follow one another.
+      row_N[chosen], epoch_N[chosen] = order.rows_in_order(
+        int(rank_N[chosen[0]]),
+        int(rank_N[chosen[-1]]) + 1,
+        seed=self._seed,
+        num_rows=len(self._rows[part]),
+        name=self.names[part],
+      )
+    return Places(part_N=part_N, row_N=row_N, epoch_N=epoch_N)
 
   def read(self, places: Places) -> np.ndarray:
     """The rows at these places, uint16 or uint32 [N, R]."""
-    return self._rows.read(places.row_N, places.epoch_N)
+    if len(self._rows) == 1:
+      return self._rows[0].read(places.row_N, places.epoch_N)
+    rows_NR = np.empty((places.part_N.size, self.row_length), self.dtype)
+    for part, chosen in _by_part(places.part_N):
+      rows_NR[chosen] = self._rows[part].read(
+        places.row_N[chosen], places.epoch_N[chosen]
+      )
+    return rows_NR
+
+  def pieces(self, places: Places) -> list[list[Piece]]:
+    """Which documents stand in the rows at these places."""
+    found: list[list[Piece]] = [[] for _ in places.part_N]
+    for part, chosen in _by_part(places.part_N):
+      pieces = self._rows[part].pieces(
+        places.row_N[chosen], places.epoch_N[chosen]
+      )
+      for place, held in zip(chosen.tolist(), pieces, strict=True):
+        found[place] = held
+    return found
 
   def sources(self, places: Places) -> list[str]:
     """Sources of the documents that begin at these places, in their order."""
     return [
       piece.source
-      for pieces in self._rows.pieces(places.row_N, places.epoch_N)
+      for pieces in self.pieces(places)
       for piece in pieces
       if not piece.offset
     ]
+
+  def epochs(self, step: int) -> np.ndarray:
+    """How often each dataset was read before a step, float64 [P]."""
+    given_P = self._mixture.given_before(step * self._batch_size)
+    return given_P / self.num_rows
+
+  @property
+  def num_rows(self) -> np.ndarray:
+    """Rows of an epoch of each dataset, int64 [P]."""
+    return np.array([len(rows) for rows in self._rows])
+
+
+def _by_part(part_N: np.ndarray) -> list[tuple[int, np.ndarray]]:
+  """Each dataset at these places, and at which of them it stands."""
+  return [
+    (part, np.flatnonzero(part_N == part))
+    for part in np.unique(part_N).tolist()
+  ]

@@ -36,9 +36,11 @@ class Schedule:
 
   Attributes:
     pieces: pairs of a step and the weight from there on; the first is step 0.
+    texts: the entries, as they were written.
   """
 
   pieces: tuple[tuple[int, Fraction], ...]
+  texts: tuple[str, ...] = ()
 
   def at(self, step: int) -> Fraction:
     """The weight in the batch that follows `step` updates."""
@@ -92,7 +94,7 @@ def parse_schedule(texts: Sequence[str], field: str) -> Schedule:
     # A line ends where the next entry begins.
     pieces = [piece for piece in pieces if piece[0] < start] + entry
     last = start
-  return Schedule(tuple(pieces))
+  return Schedule(tuple(pieces), tuple(texts))
 
 
 def stretches(

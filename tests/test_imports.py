@@ -95,8 +95,8 @@ def test_training_reaches_for_data_lazily_and_in_few_places():
     for name, lazy in imports(path)
     if name.startswith('input_pipeline.')
   }
-  assert ('train/loop.py', True) in found
-  assert found <= {('train/loop.py', True), ('train/commands.py', True)}
+  assert ('train/data.py', True) in found
+  assert found <= {('train/data.py', True), ('train/commands.py', True)}
 
 
 def test_nobody_imports_main():

@@ -24,7 +24,7 @@ def batches(store, *, start=0, end=12, batch_size=8, hosts=1, host=0, seed=1):
   share = batch_size // hosts
   return list(
     train_batches(
-      Stream(store.rows('train'), seed=seed, batch_size=batch_size),
+      Stream([store.rows('train')], seed=seed, batch_size=batch_size),
       start_step=start,
       end_step=end,
       row_start=host * share,
@@ -91,7 +91,7 @@ def test_validation_reads_every_row_once_in_order(store, batch_size, hosts):
 
 def test_an_abandoned_iterator_does_no_harm(store):
   endless = train_batches(
-    Stream(store.rows('train'), seed=1, batch_size=8),
+    Stream([store.rows('train')], seed=1, batch_size=8),
     start_step=0,
     end_step=10**12,
     row_start=0,

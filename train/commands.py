@@ -12,15 +12,15 @@ from model.params import Params
 from model.sampling import SamplingConfig, generate
 from train.checkpoint import Checkpoints
 from train.config import TrainConfig
+from train.data import prepared_stores, validation_splits
 from train.evaluate import evaluate
-from train.loop import prepared_store, validation_batches
 from train.mesh import make_mesh
 from train.setup import compile_eval_step, data_marks, make_setup
 from train.state import Recipe, abstract_state, make_recipe, state_shardings
 from train.workdir import CHECKPOINTS, SAMPLE_FILE, TOKENIZER_FILE
 
 if TYPE_CHECKING:
-  from input_pipeline.config import DataConfig
+  from input_pipeline.config import TrainingData
   from input_pipeline.tokenizer import Tokenizer
 
 # Prompts are padded to a multiple of this, so that few lengths are compiled.
@@ -28,42 +28,41 @@ _PROMPT_MULTIPLE = 32
 
 
 def evaluate_run(
-  config: TrainConfig, data: 'DataConfig', *, workdir: epath.Path, which: str
+  config: TrainConfig, data: 'TrainingData', *, workdir: epath.Path, which: str
 ) -> dict[str, float]:
   """Evaluates a checkpoint on the whole validation split.
 
   Args:
     config: the training part of the configuration.
-    data: the data part of it.
+    data: the datasets.
     workdir: folder of the run.
     which: 'best', 'last' or a step.
 
   Returns:
-    step, loss, perplexity, bits_per_byte and tokens.
+    step, loss, perplexity, bits_per_byte and tokens; 'loss/NAME' of each
+    dataset of a mixture.
   """
   setup = make_setup(config)
   # The checkpoint is looked for first: data may take long to prepare.
   with _saved_run(workdir, which) as (checkpoints, step):
-    store = prepared_store(data)
+    stores = prepared_stores(data)
     info = checkpoints.info(step)
-    if info.data_fingerprint != store.manifest.fingerprint:
+    where = ', '.join(str(s.directory) for s in stores.stores)
+    if info.data_fingerprint != stores.fingerprint:
       raise ValueError(
         f'Step {step} was trained on data {info.data_fingerprint[:12]}, and '
-        f'{store.directory} is {store.manifest.fingerprint[:12]}: its '
+        f'{where} is {stores.fingerprint[:12]}: its '
         'validation documents may have been trained on, or its tokens be '
         'others. Prepare the data of the run, or evaluate with its config.'
       )
-    marks = data_marks(config.model, store.manifest)
+    marks = data_marks(config.model, stores.first.manifest)
     abstract = abstract_state(setup.recipe, setup.shardings)
     params = checkpoints.restore_params(step, abstract)
     eval_step = compile_eval_step(
-      setup, marks, params, store.rows('validation')
+      setup, marks, params, stores.first.rows('validation')
     )
     return {'step': step} | evaluate(
-      eval_step,
-      params,
-      validation_batches(setup, store),
-      text_bytes=store.manifest.splits['validation'].text_bytes,
+      eval_step, params, validation_splits(setup, stores)
     )
 
 

@@ -1,7 +1,8 @@
 """Loss on the validation split, in the loop and as a command."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,27 @@ from model.params import Params
 from train.step import LossSums
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+  """What to evaluate on.
+
+  Attributes:
+    name: of the dataset; '' where there is only one.
+    batches: global batches of rows; padding rows weigh nothing.
+    text_bytes: UTF-8 bytes of the documents.
+  """
+
+  name: str
+  batches: Iterable[jax.Array]
+  text_bytes: int
+
+
 def evaluate(
   eval_step: Callable[[Params, jax.Array], LossSums],
   params: Params,
-  batches: Iterable[jax.Array],
-  *,
-  text_bytes: int,
+  splits: Sequence[Split],
 ) -> dict[str, float]:
-  """Mean loss over a whole split.
+  """Mean loss over whole splits.
 
   The sums stay on the devices until the last batch: the result is the same
   number on every host.
@@ -25,23 +39,32 @@ def evaluate(
   Args:
     eval_step: compiled evaluation step.
     params: parameters.
-    batches: global batches of rows; padding rows weigh nothing.
-    text_bytes: UTF-8 bytes of the split's documents.
+    splits: of the datasets.
 
   Returns:
     loss (nats a token), perplexity, bits_per_byte (of the documents' text,
-    whatever the tokenizer) and tokens (that were predicted).
+    whatever the tokenizer) and tokens (that were predicted), over all datasets;
+    and 'loss/NAME' of each that has a name.
   """
-  sums = LossSums(*(jnp.zeros(()),) * 3)
-  for rows_BR in batches:
-    sums = jax.tree.map(jnp.add, sums, eval_step(params, rows_BR))
-  total, tokens = float(sums.cross_entropy), float(sums.tokens)
-  if not tokens:
+  sums = []
+  for split in splits:
+    total = LossSums(*(jnp.zeros(()),) * 3)
+    for rows_BR in split.batches:
+      total = jax.tree.map(jnp.add, total, eval_step(params, rows_BR))
+    sums.append(total)
+  losses = [float(s.cross_entropy) for s in sums]
+  tokens = [float(s.tokens) for s in sums]
+  if not sum(tokens):
     raise ValueError('The validation split has no tokens to predict.')
-  loss = total / tokens
+  loss = sum(losses) / sum(tokens)
+  text_bytes = sum(split.text_bytes for split in splits)
   return {
     'loss': loss,
     'perplexity': math.exp(loss) if loss < 700 else math.inf,
-    'bits_per_byte': total / math.log(2) / text_bytes,
-    'tokens': int(tokens),
+    'bits_per_byte': sum(losses) / math.log(2) / text_bytes,
+    'tokens': int(sum(tokens)),
+  } | {
+    f'loss/{split.name}': part / count
+    for split, part, count in zip(splits, losses, tokens, strict=True)
+    if split.name and count
   }

@@ -1,6 +1,7 @@
 """What a run tells: lines for a person, records for the report."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ class Journal(contextlib.AbstractContextManager):
     workdir: where metrics are written.
     watch: the process's time, which throughput is measured by.
     step: the step that the process starts from.
-    rows_per_epoch: rows of the training split.
+    epochs: of a step, how often the data was read before.
   """
 
   def __init__(
@@ -32,11 +33,11 @@ class Journal(contextlib.AbstractContextManager):
     watch: Stopwatch,
     *,
     step: int,
-    rows_per_epoch: int,
+    epochs: Callable[[int], dict[str, float]],
   ):
     self._config = config
     self._watch = watch
-    self._rows_per_epoch = rows_per_epoch
+    self._epochs = epochs
     self._last = (step, watch.training())
     self._writer: MetricsWriter | None = None
     self._console: Console | None = None
@@ -92,8 +93,8 @@ class Journal(contextlib.AbstractContextManager):
       'tokens_per_second': per_second,
       'tokens_per_second_per_device': per_device,
       'mfu': None if peak is None else per_device * flops / peak,
-      'epoch': step * config.batch_size / self._rows_per_epoch,
     }
+    record |= self._epochs(step)
     if self._console is not None:
       self._console.train_line({'step': step} | record)
     self._write('train', step, **record)

@@ -2,9 +2,7 @@
 
 import contextlib
 import itertools
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +13,17 @@ from jax.experimental import multihost_utils
 
 from train.checkpoint import Checkpoints, Info
 from train.config import TrainConfig
+from train.data import (
+  epochs_by_name,
+  prepared_stores,
+  repeats,
+  train_batches,
+  validation_splits,
+)
 from train.early_stopping import NO_EVALUATION, Best, observe, should_stop
 from train.evaluate import evaluate
 from train.journal import Journal
-from train.rows import Batch
 from train.setup import (
-  Setup,
   compile_eval_step,
   compile_train_step,
   data_marks,
@@ -34,9 +37,7 @@ from train.workdir import CHECKPOINTS, check_same_run, start_workdir
 
 if TYPE_CHECKING:
   from input_pipeline.augmentation.config import AugmentationConfig
-  from input_pipeline.config import DataConfig
-  from input_pipeline.repack import RepackedRows
-  from input_pipeline.store import Rows, Store
+  from input_pipeline.config import TrainingData
 
 
 class NonFiniteError(RuntimeError):
@@ -45,7 +46,7 @@ class NonFiniteError(RuntimeError):
 
 def train(
   config: TrainConfig,
-  data: 'DataConfig',
+  data: 'TrainingData',
   augmentation: 'AugmentationConfig',
   *,
   resolved: dict[str, Any],
@@ -57,7 +58,7 @@ def train(
 
   Args:
     config: the training part of the configuration.
-    data: the data part of it.
+    data: the datasets.
     augmentation: how training rows change.
     resolved: all of it, as JSON holds it.
     workdir: folder of the run.
@@ -75,9 +76,11 @@ def train(
   """
   watch = Stopwatch(started)
   setup = make_setup(config)
-  store = prepared_store(data)
-  marks = data_marks(config.model, store.manifest)
-  train_rows = training_rows(config, augmentation, store)
+  stores = prepared_stores(data)
+  marks = data_marks(config.model, stores.first.manifest)
+  stream = stores.stream(
+    seed=config.seed, batch_size=config.batch_size, repack=augmentation.repack
+  )
   abstract = abstract_state(setup.recipe, setup.shardings)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
@@ -94,7 +97,7 @@ def train(
       changes = check_same_run(
         newest,
         config=resolved,
-        data_fingerprint=store.manifest.fingerprint,
+        data_fingerprint=stores.fingerprint,
         workdir=workdir,
         allow_change=allow_change,
       )
@@ -102,20 +105,16 @@ def train(
       state = checkpoints.restore(step, abstract)
 
     journal = stack.enter_context(
-      Journal(
-        config,
-        workdir,
-        watch,
-        step=step,
-        rows_per_epoch=len(train_rows),
-      )
+      Journal(config, workdir, watch, step=step, epochs=epochs_by_name(stream))
     )
-    start_workdir(workdir, resolved, store.directory)
-    facts = session_record(setup, store.manifest, step)
+    start_workdir(workdir, resolved, [s.directory for s in stores.stores])
+    facts = session_record(setup, stores, stream, step)
     journal.line(summary(config, facts, step))
     journal.session(step, **facts)
     for change in changes:
       journal.event(step, f'Changed at step {step}: {change}')
+    for warning in repeats(stream, config.steps):
+      journal.event(step, warning)
 
     begun = step
 
@@ -123,12 +122,12 @@ def train(
       return step >= config.steps or should_stop(best, config.early_stopping)
 
     watch.startup_done()
-    batches = train_batches(setup, augmentation, store, train_rows, step)
+    batches = train_batches(setup, augmentation, stores.first, stream, step)
     if not finished():
       with watch.phase('compile'), ThreadPoolExecutor(1) as background:
         # Importing TensorFlow and reading the first batch takes seconds too.
         first = background.submit(next, batches)
-        rows = store.rows('train')
+        rows = stores.first.rows('train')
         train_step = compile_train_step(
           setup, marks, abstract, rows, augmented=bool(augmentation.active)
         )
@@ -161,7 +160,7 @@ def train(
           Info(
             step=step,
             config=resolved,
-            data_fingerprint=store.manifest.fingerprint,
+            data_fingerprint=stores.fingerprint,
             best=best,
           ),
         )
@@ -191,10 +190,7 @@ def train(
       if evaluates:
         with watch.phase('evaluation'):
           result = evaluate(
-            eval_step,
-            state.eval_params,
-            validation_batches(setup, store),
-            text_bytes=store.manifest.splits['validation'].text_bytes,
+            eval_step, state.eval_params, validation_splits(setup, stores)
           )
         best = observe(
           best,
@@ -226,83 +222,6 @@ def train(
     journal.time(step)
     journal.line(_farewell(best, step, config))
     return state
-
-
-def prepared_store(data: 'DataConfig') -> 'Store':
-  """Opens the dataset, and prepares it first where that is missing."""
-  from input_pipeline.manifest import store_directory
-  from input_pipeline.prepare import prepare
-  from input_pipeline.store import open_store
-
-  if jax.process_index() == 0:
-    prepare(data, log=lambda text: print(text, file=sys.stderr, flush=True))
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices('dataset prepared')
-  return open_store(store_directory(data))
-
-
-def training_rows(
-  config: TrainConfig, augmentation: 'AugmentationConfig', store: 'Store'
-) -> 'Rows | RepackedRows':
-  """The rows of the training split, as stored or packed anew in each epoch."""
-  from input_pipeline.repack import RepackedRows
-
-  rows = store.rows('train')
-  if not augmentation.repack:
-    return rows
-  tokenizer = store.manifest.tokenizer
-  return RepackedRows(rows, seed=config.seed, tokenizer=tokenizer)
-
-
-def train_batches(
-  setup: Setup,
-  augmentation: 'AugmentationConfig',
-  store: 'Store',
-  rows: 'Rows | RepackedRows',
-  start_step: int,
-) -> Iterator[Batch]:
-  """Global batches of the training split, from a step to the last one."""
-  from input_pipeline import global_array, pipeline
-  from input_pipeline.augmentation.augment import make_augment
-  from input_pipeline.stream import Stream
-
-  config, sharding = setup.config, setup.batch_sharding
-  row_start, row_stop = global_array.process_rows(sharding, config.batch_size)
-  for batch in pipeline.train_batches(
-    Stream(rows, seed=config.seed, batch_size=config.batch_size),
-    start_step=start_step,
-    end_step=config.steps,
-    row_start=row_start,
-    row_stop=row_stop,
-    prefetch=config.prefetch,
-    augment=make_augment(
-      augmentation, store, seed=config.seed, steps=config.steps
-    ),
-  ):
-    yield jax.tree.map(
-      lambda array: global_array.to_global_array(
-        array, sharding, config.batch_size
-      ),
-      batch,
-    )
-
-
-def validation_batches(setup: Setup, store: 'Store') -> Iterator[jax.Array]:
-  """Global batches of the whole validation split."""
-  from input_pipeline import global_array, pipeline
-
-  batch_size = setup.config.evaluation_batch_size
-  sharding = setup.evaluation_sharding
-  row_start, row_stop = global_array.process_rows(sharding, batch_size)
-  for rows_BR in pipeline.validation_batches(
-    store.rows('validation'),
-    batch_size=batch_size,
-    row_start=row_start,
-    row_stop=row_stop,
-    pad_id=store.manifest.tokenizer.pad_id,
-    prefetch=setup.config.prefetch,
-  ):
-    yield global_array.to_global_array(rows_BR, sharding, batch_size)
 
 
 def _agreed(signum: int | None, step: int, config: TrainConfig) -> int:

@@ -13,16 +13,16 @@ from train.setup import Setup
 from train.workdir import package_versions
 
 if TYPE_CHECKING:
-  from input_pipeline.store import Manifest
+  from input_pipeline.stores import Stores
+  from input_pipeline.stream import Stream
 
 
 def session_record(
-  setup: Setup, manifest: 'Manifest', step: int
+  setup: Setup, stores: 'Stores', stream: 'Stream', step: int
 ) -> dict[str, Any]:
   """Facts about the run, the machine and the data, for the metrics."""
   config, devices = setup.config, jax.devices()
   params = jax.eval_shape(setup.recipe.init).params
-  train = manifest.splits['train']
   return {
     'resumed': step > 0,
     'devices': f'{len(devices)} x {devices[0].device_kind}',
@@ -35,16 +35,45 @@ def session_record(
     'tokens_per_step': config.batch_size * config.sequence_length,
     'flops_per_token': training_flops_per_token(config.model),
     'peak_flops_per_device': peak_flops(devices[0].device_kind),
-    'dataset': {
-      'fingerprint': manifest.fingerprint,
-      'train_rows': train.rows,
-      'train_tokens': train.tokens,
-      'validation_rows': manifest.splits['validation'].rows,
-      'unigram_entropy': manifest.splits['validation'].unigram_entropy,
-      'bytes_per_token': train.text_bytes / train.tokens,
-    },
+    'dataset': _dataset(stores, stream, config.steps),
     'versions': package_versions(),
   }
+
+
+def _dataset(stores: 'Stores', stream: 'Stream', steps: int) -> dict[str, Any]:
+  train = [m.splits['train'] for m in stores.manifests]
+  validation = [m.splits['validation'] for m in stores.manifests]
+  tokens = sum(split.tokens for split in train)
+  targets = sum(split.target_tokens for split in validation)
+  facts: dict[str, Any] = {
+    'fingerprint': stores.fingerprint,
+    'train_rows': sum(split.rows for split in train),
+    'train_tokens': tokens,
+    'validation_rows': sum(split.rows for split in validation),
+    # Of a model that knows each dataset's frequencies.
+    'unigram_entropy': sum(
+      split.unigram_entropy * (split.target_tokens / targets)
+      for split in validation
+    ),
+    'bytes_per_token': sum(split.text_bytes for split in train) / tokens,
+  }
+  if stores.names[0]:
+    facts['mixture'] = {
+      name: {
+        'weights': ', '.join(schedule.texts),
+        'train_rows': split.rows,
+        'train_tokens': split.tokens,
+        'epochs': epochs,
+      }
+      for name, schedule, split, epochs in zip(
+        stores.names,
+        stores.schedules,
+        train,
+        stream.epochs(steps).tolist(),
+        strict=True,
+      )
+    }
+  return facts
 
 
 def summary(config: TrainConfig, facts: dict[str, Any], step: int) -> str:
@@ -84,6 +113,14 @@ def summary(config: TrainConfig, facts: dict[str, Any], step: int) -> str:
         f'steps {step} to {config.steps}, '
         f'{format_count(tokens)} tokens, '
         f'{tokens / data["train_tokens"]:.2f} epochs',
+      ),
+      *(
+        (
+          name,
+          f'weight {part["weights"]}, {format_count(part["train_rows"])} rows, '
+          f'{part["epochs"]:.2f} epochs by step {config.steps}',
+        )
+        for name, part in data.get('mixture', {}).items()
       ),
     ]
   )

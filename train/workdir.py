@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -63,14 +65,14 @@ def package_versions() -> dict[str, str]:
 
 
 def start_workdir(
-  workdir: epath.Path, resolved: dict[str, Any], store: epath.Path
+  workdir: epath.Path, resolved: dict[str, Any], stores: Sequence[epath.Path]
 ) -> None:
   """Writes what explains a run: its configuration, tokenizer and machine.
 
   Args:
     workdir: folder of the run.
     resolved: the whole configuration, as JSON holds it.
-    store: directory of the prepared data.
+    stores: directories of the prepared data, which have one tokenizer.
   """
   if jax.process_index() != 0:
     return
@@ -81,7 +83,7 @@ def start_workdir(
     {
       'command': sys.argv,
       'commit': _commit(),
-      'dataset': str(store),
+      'dataset': ', '.join(str(store) for store in stores),
       'devices': [d.device_kind for d in jax.devices()],
       'processes': jax.process_count(),
       'versions': package_versions(),
@@ -89,7 +91,7 @@ def start_workdir(
       'xla_flags': os.environ.get('XLA_FLAGS', ''),
     },
   )
-  (store / TOKENIZER_FILE).copy(workdir / TOKENIZER_FILE, overwrite=True)
+  (stores[0] / TOKENIZER_FILE).copy(workdir / TOKENIZER_FILE, overwrite=True)
 
 
 def _commit() -> str | None:
@@ -157,10 +159,17 @@ def check_same_run(
     changed.append(
       f'data fingerprint: {info.data_fingerprint} -> {data_fingerprint}'
     )
+  hint = ''
+  if any(re.match(r'data\.mixture\..*\.weights: ', c) for c in changed):
+    hint = (
+      '\nRows that were read stay as they were if the weights keep their'
+      f" entries and get another: '{info.step}: WEIGHT', or a later step."
+    )
   if changed and not allow_change:
     raise ChangedRunError(
       f'{workdir} holds a run at step {info.step} that differs (saved -> '
       'given):\n  ' + '\n  '.join(changed) + '\nTake the change back, start '
       'in another --workdir, or add --allow_change to go on from that step.'
+      + hint
     )
   return changed

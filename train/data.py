@@ -1,0 +1,140 @@
+"""From prepared data to global batches: where training meets the pipeline."""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import jax
+from jax.experimental import multihost_utils
+
+from train.evaluate import Split
+from train.rows import Batch
+from train.setup import Setup
+
+if TYPE_CHECKING:
+  from input_pipeline.augmentation.config import AugmentationConfig
+  from input_pipeline.config import TrainingData
+  from input_pipeline.store import Store
+  from input_pipeline.stores import Stores
+  from input_pipeline.stream import Stream
+
+# Epochs that are about as good as new text (Muennighoff et al. 2023, "Scaling
+# Data-Constrained Language Models").
+_GOOD_EPOCHS = 4
+
+
+def prepared_stores(data: 'TrainingData') -> 'Stores':
+  """Opens the datasets, and prepares those first that are missing."""
+  from input_pipeline.stores import open_stores, prepare_stores
+
+  if jax.process_index() == 0:
+    prepare_stores(
+      data, log=lambda text: print(text, file=sys.stderr, flush=True)
+    )
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('dataset prepared')
+  return open_stores(data)
+
+
+def train_batches(
+  setup: Setup,
+  augmentation: 'AugmentationConfig',
+  store: 'Store',
+  stream: 'Stream',
+  start_step: int,
+) -> Iterator[Batch]:
+  """Global batches of the training rows, from a step to the last one.
+
+  Args:
+    setup: the run.
+    augmentation: how the rows change.
+    store: any of the run; its tokenizer matters.
+    stream: of the rows.
+    start_step: first step.
+  """
+  from input_pipeline import global_array, pipeline
+  from input_pipeline.augmentation.augment import make_augment
+
+  config, sharding = setup.config, setup.batch_sharding
+  row_start, row_stop = global_array.process_rows(sharding, config.batch_size)
+  for batch in pipeline.train_batches(
+    stream,
+    start_step=start_step,
+    end_step=config.steps,
+    row_start=row_start,
+    row_stop=row_stop,
+    prefetch=config.prefetch,
+    augment=make_augment(
+      augmentation, store, seed=config.seed, steps=config.steps
+    ),
+  ):
+    yield jax.tree.map(
+      lambda array: global_array.to_global_array(
+        array, sharding, config.batch_size
+      ),
+      batch,
+    )
+
+
+def validation_splits(setup: Setup, stores: 'Stores') -> list[Split]:
+  """The whole validation split of each dataset."""
+  return [
+    Split(
+      name=name,
+      batches=_validation_batches(setup, store),
+      text_bytes=store.manifest.splits['validation'].text_bytes,
+    )
+    for name, store in zip(stores.names, stores.stores, strict=True)
+  ]
+
+
+def epochs_by_name(stream: 'Stream') -> Callable[[int], dict[str, float]]:
+  """What a step's record says of how often the data was read before.
+
+  Returns:
+    A function of the step: 'epoch', of all rows together, and 'epoch/NAME' of
+    each dataset of a mixture.
+  """
+
+  def epochs(step: int) -> dict[str, float]:
+    rows_P, read_P = stream.num_rows, stream.epochs(step)
+    found = {'epoch': float(rows_P @ read_P / rows_P.sum())}
+    for name, read in zip(stream.names, read_P.tolist(), strict=True):
+      if name:
+        found[f'epoch/{name}'] = read
+    return found
+
+  return epochs
+
+
+def repeats(stream: 'Stream', steps: int) -> list[str]:
+  """Says which datasets a run reads more often than is known to be of use."""
+  found = []
+  for name, epochs in zip(stream.names, stream.epochs(steps), strict=True):
+    if epochs <= _GOOD_EPOCHS:
+      continue
+    found.append(
+      f'{f"Dataset {name}" if name else "The data"} will be read'
+      f' {epochs:.1f} times by step {steps}. Up to {_GOOD_EPOCHS} times are'
+      ' about as good as new text, and nothing is gained beyond 16 (Muennighoff'
+      ' et al. 2023, arXiv 2305.16264): take more text'
+      f'{", a lower weight" if name else ""} or fewer steps.'
+    )
+  return found
+
+
+def _validation_batches(setup: Setup, store: 'Store') -> Iterator[jax.Array]:
+  from input_pipeline import global_array, pipeline
+
+  batch_size = setup.config.evaluation_batch_size
+  sharding = setup.evaluation_sharding
+  row_start, row_stop = global_array.process_rows(sharding, batch_size)
+  for rows_BR in pipeline.validation_batches(
+    store.rows('validation'),
+    batch_size=batch_size,
+    row_start=row_start,
+    row_stop=row_stop,
+    pad_id=store.manifest.tokenizer.pad_id,
+    prefetch=setup.config.prefetch,
+  ):
+    yield global_array.to_global_array(rows_BR, sharding, batch_size)
