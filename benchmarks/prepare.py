@@ -86,18 +86,19 @@ def main() -> None:
     tokenizer = train_tokenizer(root, arguments.vocab_size)
     training = time.process_time() - start
     rates = collections.defaultdict(list)
+    kept = 0.0
     for number in range(arguments.rounds):
-      config = make_config(
-        root, f'round {number}', arguments.profile, tokenizer
-      )
-      for stage, seconds, kept in _round(config):
+      name = f'round {number}'
+      config = make_config(root, name, arguments.profile, tokenizer)
+      kept, found = _round(config)
+      for stage, seconds in found.items():
         rates[stage].append(size / 1e6 / seconds)
   print(
-    f'{size / 1e6:.0f} MB of prose, {kept:.0%} of the documents kept; MB of text'
+    f'{size / 1e6:.0f} MB of prose, {kept:.0%} of documents kept; MB of text'
     f' a CPU-second, median of {arguments.rounds} rounds'
   )
-  for stage, found in rates.items():
-    print(f'  {stage:36} {statistics.median(found):8.1f}')
+  for stage, speeds in rates.items():
+    print(f'  {stage:36} {statistics.median(speeds):8.1f}')
   print(f'  vocabulary of all of it, once        {size / 1e6 / training:8.1f}')
 
 
@@ -135,8 +136,8 @@ def make_config(
   return data_config(config)
 
 
-def _round(config: DataConfig) -> Iterator[tuple[str, float, float]]:
-  """Yields (stage, CPU-seconds, share of documents kept)."""
+def _round(config: DataConfig) -> tuple[float, dict[str, float]]:
+  """Share of the documents that stay, and CPU-seconds by stage."""
   engine = TimedEngine(1, collections.Counter())
   make_engine: Callable[[DataConfig], Any] = lambda config: engine  # noqa: E731
   prepare.make_engine = make_engine
@@ -146,10 +147,8 @@ def _round(config: DataConfig) -> Iterator[tuple[str, float, float]]:
   splits = open_store(directory).manifest.splits.values()
   kept = sum(split.documents for split in splits)
   share = kept / (kept + sum(sum(s.dropped.values()) for s in splits))
-  for name, seconds in engine.seconds.items():
-    yield name, seconds, share
-  yield 'the rest', total - sum(engine.seconds.values()), share
-  yield 'everything', total, share
+  rest = total - sum(engine.seconds.values())
+  return share, {**engine.seconds, 'the rest': rest, 'everything': total}
 
 
 if __name__ == '__main__':
