@@ -65,7 +65,15 @@ class BeamEngine:
 
     # Workers elsewhere import this package; nothing of this process is sent.
     options = PipelineOptions(list(self.options), save_main_session=False)
-    return beam.Pipeline(runner=self.runner, options=options)
+    try:
+      return beam.Pipeline(runner=self.runner, options=options)
+    except ValueError as error:
+      # Of an unknown runner, or options that the runner lacks.
+      said = ' '.join(str(error).split())
+      raise ValueError(
+        f'data.engine.runner={self.runner!r} with data.engine.options='
+        f'{self.options}: {said}'
+      ) from error
 
 
 def _beam() -> Any:

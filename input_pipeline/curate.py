@@ -20,6 +20,7 @@ from input_pipeline.curation.account import (
   removed_by_rule,
   tally_of,
 )
+from input_pipeline.curation.checks import check_sources
 from input_pipeline.curation.contamination import load_evaluations
 from input_pipeline.curation.lines import remove_repeated_lines
 from input_pipeline.curation.near_duplicates import find_near_duplicates
@@ -70,8 +71,10 @@ def curate(
   """Runs all stages of curation.
 
   Raises:
-    ValueError: evaluation or trusted files cannot be read.
+    ValueError: evaluation or trusted files cannot be read, or the config
+      names a source that no document has.
   """
+  check_sources(config.curation, found.sources)
   cleaned = _clean(config, found.chunks, work, engine, log)
   steps, removed = _compare(config, cleaned, work, engine, log)
   tally = account(steps, config.curation, work / 'account', engine)

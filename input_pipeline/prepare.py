@@ -22,6 +22,7 @@ from input_pipeline import (
 from input_pipeline.beam_engine import BeamEngine
 from input_pipeline.config import DataConfig, TokenizerConfig
 from input_pipeline.curate import Curated, curate
+from input_pipeline.curation.checks import check
 from input_pipeline.data_card import write_card
 from input_pipeline.documents import TRAIN
 from input_pipeline.engine import Engine, LocalEngine
@@ -73,6 +74,8 @@ def prepare_all(
   directories = manifest.store_directories(configs, shares)
   if all(_is_finished(directory) for directory in directories):
     return directories
+  for config in configs:
+    check(config.curation)
   with contextlib.ExitStack() as locks:
     # Always in the same order, so that no two programs wait for each other.
     for directory in sorted(set(directories)):
@@ -169,13 +172,15 @@ def _check_not_empty(config: DataConfig, curated: Curated) -> None:
     if kept[split]:
       continue
     dropped = curated.dropped[split]
-    counts = ' + '.join(f'{n} {reason}' for reason, n in dropped.items())
-    message = (
-      f'{split} holds no document: {sum(dropped.values())} read, of which'
-      f' {counts}'
-    )
-    if config.holds_out_by_hash:
-      total = sum(kept.values())
+    removed = {reason: n for reason, n in dropped.items() if n}
+    message = f'{split} holds no document: {sum(dropped.values())} read'
+    if removed:
+      counts = ' + '.join(f'{n} {reason}' for reason, n in removed.items())
+      message += f', of which {counts}'
+    total = sum(kept.values())
+    if not total:
+      message += '; neither does the other split'
+    elif config.holds_out_by_hash:
       message += (
         f'; the other split has {total} documents, and'
         f' data.validation_fraction={config.validation_fraction} of them are'

@@ -26,11 +26,13 @@ class Read:
     chunks: of all documents.
     dropped: documents left out by split and reason.
     source_sha256: by split, of all ids and texts.
+    sources: names of the sources of all documents, sorted.
   """
 
   chunks: Chunks
   dropped: dict[str, dict[str, int]]
   source_sha256: dict[str, str]
+  sources: list[str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,7 @@ class _Writer:
     self._waiting_bytes = 0
     self._names: list[str] = []
     self._hash = hashlib.sha256()
+    self._sources: set[str] = set()
     self.dropped = collections.Counter({'unreadable': 0, 'empty': 0})
     self.documents = self.bytes = 0
 
@@ -130,6 +133,7 @@ class _Writer:
     text = document.text.encode()
     digest = hashlib.blake2b(text, digest_size=16).hexdigest()
     self._hash.update(f'{json.dumps(document.id)} {digest}\n'.encode())
+    self._sources.add(document.source)
     self._waiting.append(document)
     self._waiting_bytes += len(text)
     self.documents += 1
@@ -150,6 +154,7 @@ class _Writer:
       'names': self._names,
       'dropped': dict(self.dropped),
       'sha256': self._hash.hexdigest(),
+      'sources': sorted(self._sources),
     }
 
 
@@ -172,4 +177,7 @@ def _summary(tasks: list[ReadTask]) -> dict[str, Any]:
       ).hexdigest()
       for s in SPLITS
     },
+    'sources': sorted(
+      {source for p in parts for s in SPLITS for source in p[s]['sources']}
+    ),
   }

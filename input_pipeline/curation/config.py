@@ -185,6 +185,12 @@ class CurationConfig:
   contamination: Contamination
   term_groups: tuple[str, ...]
 
+  def __post_init__(self) -> None:
+    _check_profile('profile', self.profile)
+    named = pairs('source_profiles', self.source_profiles)
+    for source, name in named.items():
+      _check_profile('source_profiles', name, f' for {source!r}')
+
   def profile_name(self, source: str) -> str:
     """Which profile a source has."""
     chosen = pairs('source_profiles', self.source_profiles)
@@ -255,6 +261,14 @@ def _build(cls: Any, fields: dict[str, Any], prefix: str) -> Any:
     values[name] = value
   _check_order(values, prefix)
   return cls(**values)
+
+
+def _check_profile(field: str, name: str, where: str = '') -> None:
+  if name not in PROFILES:
+    raise ValueError(
+      f'data.curation.{field}: there is no profile {name!r}{where}; choose one'
+      f' of {", ".join(PROFILES)}'
+    )
 
 
 def _check_range(field: str, value: Any, low: float, high: float) -> None:
