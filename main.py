@@ -9,6 +9,7 @@ Commands:
   evaluate  loss of a checkpoint on the validation split
   sample    continue prompts
   report    write the workdir's report.html anew
+  documents which documents a step was trained on
 
 Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
@@ -72,6 +73,13 @@ _TOP_P = flags.DEFINE_float(
   'top_p', 0.95, 'sample: choose among the likeliest of this probability.'
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'sample: seed of the choice.')
+_STEP = flags.DEFINE_integer(
+  'step', None, 'documents: the step, counted as in the log.'
+)
+_ROW = flags.DEFINE_integer(
+  'row', None, 'documents: only this row of the batch.'
+)
+_JSON = flags.DEFINE_bool('json', False, 'documents: print JSON lines.')
 
 
 class UsageError(Exception):
@@ -168,12 +176,44 @@ def report() -> None:
   print(f'Report: {write_report(_workdir())}')
 
 
+def documents() -> None:
+  """Prints which documents stood in the batch of a step."""
+  from input_pipeline.augmentation.config import augmentation_config
+  from input_pipeline.config import training_data
+  from input_pipeline.seen import as_json, as_table, documents_of_step
+  from input_pipeline.stores import open_stores
+
+  config, step, row = _config(), _STEP.value, _ROW.value
+  if step is None or not 1 <= step <= config.steps:
+    raise UsageError(
+      f'Give a step from 1, the first update, to config.steps = {config.steps}:'
+      f' --step=1{"" if step is None else f", not {step}"}'
+    )
+  if row is not None and not 0 <= row < config.batch_size:
+    raise UsageError(
+      f'--row={row}: the batch has rows 0 to {config.batch_size - 1}.'
+    )
+  stream = open_stores(training_data(config)).stream(
+    seed=config.seed,
+    batch_size=config.batch_size,
+    repack=augmentation_config(config).repack,
+  )
+  found = documents_of_step(
+    stream,
+    step - 1,
+    row_start=0 if row is None else row,
+    row_stop=config.batch_size if row is None else row + 1,
+  )
+  print((as_json if _JSON.value else as_table)(list(found)))
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
   'train': train,
   'prepare': prepare,
   'evaluate': evaluate,
   'sample': sample,
   'report': report,
+  'documents': documents,
 }
 
 
@@ -183,7 +223,7 @@ def main(argv: Sequence[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   try:
     command = _command(argv)
-    if command not in (prepare, report):
+    if command not in (prepare, report, documents):
       _set_up_jax()
     command()
   except (UsageError, ValueError) as error:
