@@ -64,6 +64,5 @@ def check_sources(config: CurationConfig, sources: Iterable[str]) -> None:
         shown += f' and {len(known) - _SHOWN:,} more'
       raise ValueError(
         f'{_FIELD}.{field} names {absent[0]!r}, the source of no document;'
-        f' the sources are {shown} (data.source_field chooses what a source is;'
-        " without it, the first folder of a document's id)"
+        f' the sources are {shown} (data.source_field chooses what a source is)'
       )
