@@ -7,6 +7,7 @@ table, no state, and a run resumes at any step at once.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,13 +34,18 @@ def row_indices(
   assert step >= 0, step
   first = step * batch_size
   row_N, _ = rows_in_order(
-    first + row_start, first + row_stop, seed=seed, num_rows=num_rows
+    first + row_start, first + row_stop, seed=seed, epoch_rows=(num_rows,)
   )
   return row_N
 
 
 def rows_in_order(
-  start: int, stop: int, *, seed: int, num_rows: int, name: str = ''
+  start: int,
+  stop: int,
+  *,
+  seed: int,
+  epoch_rows: Sequence[int],
+  name: str = '',
 ) -> tuple[np.ndarray, np.ndarray]:
   """The rows that a dataset gives when it is asked the n-th time.
 
@@ -47,19 +53,19 @@ def rows_in_order(
     start: how many rows it gave before.
     stop: how many it has given afterwards.
     seed: of the run.
-    num_rows: rows of the dataset.
+    epoch_rows: rows of epoch 0, 1, and so on; then they start over.
     name: of the dataset in a mixture; any two have unrelated orders.
 
   Returns:
     row_N and epoch_N, int64 [stop - start]: indices for `Rows.read`, and how
     often all rows were given before.
   """
-  assert num_rows > 0, num_rows
   row_N = np.empty(stop - start, np.int64)
   epoch_N = np.empty_like(row_N)
   done = 0
   while done < row_N.size:
-    epoch, offset = divmod(start + done, num_rows)
+    epoch, offset = epoch_at(start + done, epoch_rows)
+    num_rows = epoch_rows[epoch % len(epoch_rows)]
     count = min(num_rows - offset, row_N.size - done)
     row_N[done : done + count] = permute(
       np.arange(offset, offset + count),
@@ -71,6 +77,22 @@ def rows_in_order(
     epoch_N[done : done + count] = epoch
     done += count
   return row_N, epoch_N
+
+
+def epoch_at(given: int, epoch_rows: Sequence[int]) -> tuple[int, int]:
+  """The epoch that a dataset is in, and how many of its rows it has given.
+
+  Args:
+    given: rows that it has given in all.
+    epoch_rows: as for `rows_in_order`.
+  """
+  assert all(rows > 0 for rows in epoch_rows), epoch_rows
+  cycles, rest = divmod(given, sum(epoch_rows))
+  copy = 0
+  while rest >= epoch_rows[copy]:
+    rest -= epoch_rows[copy]
+    copy += 1
+  return cycles * len(epoch_rows) + copy, rest
 
 
 def permute(

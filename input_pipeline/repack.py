@@ -147,6 +147,11 @@ class RepackedRows:
   def __len__(self) -> int:
     return int(self._ends[-1])
 
+  @property
+  def epoch_rows(self) -> tuple[int, ...]:
+    """Rows of each epoch, in a cycle: all epochs are of the same length."""
+    return (len(self),)
+
   def read(self, indices_N: np.ndarray, epoch_N: np.ndarray) -> np.ndarray:
     """Rows of these indices in these epochs, uint16 or uint32 [N, R]."""
     rows_NR = np.full(
@@ -221,7 +226,7 @@ class RepackedRows:
     return pieces_P4, first_R
 
   def _index(self, shard: int) -> _Shard:
-    pieces_P4 = self._rows.origin(shard).pieces_P4
+    pieces_P4 = self._rows.table(shard)
     place_P = _places(
       pieces_P4,
       (pieces_P4[:, ROW] + self._rows.shard_starts[shard]) * self.row_length,

@@ -158,15 +158,8 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origin:
-  """The documents of a shard.
+  """The ids and the sources of the documents of a shard."""
 
-  Attributes:
-    pieces_P4: what stands where, in the columns of packing.py, int64.
-    ids: of the documents.
-    sources: of the documents.
-  """
-
-  pieces_P4: np.ndarray
   ids: list[str]
   sources: list[str]
 
@@ -209,12 +202,18 @@ class Rows:
     self._shards = shards
     self._ends = np.cumsum([shard.rows for shard in shards])
     self._maps: dict[int, np.ndarray] = {}
+    self._tables: dict[int, np.ndarray] = {}
     self._origins: dict[int, Origin] = {}
     # A remote row is one small request, so many of them are on their way.
     self._readers = concurrent.futures.ThreadPoolExecutor(_REMOTE_READS)
 
   def __len__(self) -> int:
     return int(self._ends[-1])
+
+  @property
+  def epoch_rows(self) -> tuple[int, ...]:
+    """Rows of each epoch, in a cycle: all epochs are of the same length."""
+    return (len(self),)
 
   def read(
     self, indices_N: np.ndarray, epoch_N: np.ndarray | None = None
@@ -249,14 +248,19 @@ class Rows:
     """Index of the first row of each shard."""
     return self._ends - [shard.rows for shard in self._shards]
 
+  def table(self, shard: int) -> np.ndarray:
+    """What stands where in a shard: int64 [P, 4], columns of packing.py."""
+    if shard not in self._tables:
+      data = self._path(shard, 'pieces.npy').read_bytes()
+      self._tables[shard] = np.load(io.BytesIO(data)).astype(np.int64)
+    return self._tables[shard]
+
   def origin(self, shard: int) -> Origin:
-    """Which documents a shard holds, and where."""
+    """Which documents a shard holds."""
     if shard not in self._origins:
-      pieces = self._path(shard, 'pieces.npy').read_bytes()
       lines = self._path(shard, 'documents.jsonl').read_text().splitlines()
       documents = [json.loads(line) for line in lines]
       self._origins[shard] = Origin(
-        pieces_P4=np.load(io.BytesIO(pieces)).astype(np.int64),
         ids=[document['id'] for document in documents],
         # Sources are few: each name is kept once.
         sources=[sys.intern(document['source']) for document in documents],
@@ -291,11 +295,9 @@ class Rows:
     return np.frombuffer(data, self.dtype).reshape(-1, self.row_length)
 
   def _pieces_of_row(self, shard: int, row: int) -> list[Piece]:
-    origin = self.origin(shard)
-    first, last = np.searchsorted(
-      origin.pieces_P4[:, packing.ROW], [row, row + 1]
-    )
-    return origin.describe(origin.pieces_P4[first:last])
+    pieces_P4 = self.table(shard)
+    first, last = np.searchsorted(pieces_P4[:, packing.ROW], [row, row + 1])
+    return self.origin(shard).describe(pieces_P4[first:last])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -306,13 +308,20 @@ class Store:
   manifest: Manifest
 
   def rows(self, split: str) -> Rows:
-    """Rows of 'train' or 'validation'."""
+    """Rows of 'train', 'validation' or a copy of training."""
     return Rows(
       directory=self.directory,
       shards=self.manifest.splits[split].shards,
       row_length=self.manifest.sequence_length + 1,
       dtype=token_dtype(self.manifest.tokenizer.vocab_size),
     )
+
+  def training_copies(self) -> list[Rows]:
+    """The rows of training, and of its copies encoded with dropout."""
+    names = ['train']
+    while (name := copy_name(len(names))) in self.manifest.splits:
+      names.append(name)
+    return [self.rows(name) for name in names]
 
   def verify(self) -> None:
     """Reads every file and compares its hash with the manifest.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from etils import epath
 
 from input_pipeline.config import TrainingData
+from input_pipeline.copies import CopiedRows
 from input_pipeline.manifest import store_directories
 from input_pipeline.prepare import prepare_all
 from input_pipeline.repack import RepackedRows
@@ -59,15 +60,16 @@ class Stores:
       batch_size: rows of the global batch.
       repack: documents are packed into rows anew in each epoch.
     """
-    rows: list[Rows | RepackedRows] = []
+    rows = []
     for name, store in zip(self.names, self.stores, strict=True):
-      stored = store.rows(TRAIN)
-      marks = store.manifest.tokenizer
-      rows.append(
-        RepackedRows(stored, seed=seed, tokenizer=marks, name=name)
-        if repack
-        else stored
-      )
+      copies: list[Rows | RepackedRows] = list(store.training_copies())
+      if repack:
+        marks = store.manifest.tokenizer
+        copies = [
+          RepackedRows(copy, seed=seed, tokenizer=marks, name=name)
+          for copy in store.training_copies()
+        ]
+      rows.append(copies[0] if len(copies) == 1 else CopiedRows(copies))
     return Stream(
       rows,
       seed=seed,

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from input_pipeline import order
+from input_pipeline.copies import TrainingRows
 from input_pipeline.mixture import Mixture
-from input_pipeline.repack import RepackedRows
-from input_pipeline.store import Piece, Rows
+from input_pipeline.store import Piece
 from input_pipeline.weights import ALWAYS, Schedule
 
 
@@ -37,8 +37,8 @@ class Stream:
   """Rows without end, of which step k takes the k-th batch.
 
   Args:
-    rows: the training split of each dataset, as stored or packed anew in each
-      epoch.
+    rows: the training split of each dataset, as stored, packed anew in each
+      epoch, or from several copies.
     seed: of the order of the rows.
     batch_size: rows of the global batch.
     names: of the datasets; '' where there is only one.
@@ -47,7 +47,7 @@ class Stream:
 
   def __init__(
     self,
-    rows: Sequence[Rows | RepackedRows],
+    rows: Sequence[TrainingRows],
     *,
     seed: int,
     batch_size: int,
@@ -76,7 +76,7 @@ class Stream:
         int(rank_N[chosen[0]]),
         int(rank_N[chosen[-1]]) + 1,
         seed=self._seed,
-        num_rows=len(self._rows[part]),
+        epoch_rows=self._rows[part].epoch_rows,
         name=self.names[part],
       )
     return Places(part_N=part_N, row_N=row_N, epoch_N=epoch_N)
@@ -115,12 +115,17 @@ class Stream:
   def epochs(self, step: int) -> np.ndarray:
     """How often each dataset was read before a step, float64 [P]."""
     given_P = self._mixture.given_before(step * self._batch_size)
-    return given_P / self.num_rows
+    found = []
+    for rows, given in zip(self._rows, given_P.tolist(), strict=True):
+      epoch, offset = order.epoch_at(given, rows.epoch_rows)
+      size = rows.epoch_rows[epoch % len(rows.epoch_rows)]
+      found.append(epoch + offset / size)
+    return np.array(found)
 
   @property
   def num_rows(self) -> np.ndarray:
-    """Rows of an epoch of each dataset, int64 [P]."""
-    return np.array([len(rows) for rows in self._rows])
+    """Rows of the first epoch of each dataset, int64 [P]."""
+    return np.array([rows.epoch_rows[0] for rows in self._rows])
 
 
 def _by_part(part_N: np.ndarray) -> list[tuple[int, np.ndarray]]:
