@@ -119,7 +119,8 @@ def format_evaluation(record: Mapping[str, Any], total_steps: int) -> str:
   """Returns the line of an 'evaluation' record.
 
   Args:
-    record: With step, loss, perplexity, bits_per_byte and improved.
+    record: With step, loss, perplexity, bits_per_byte and improved; a mixture
+      has the 'loss/NAME' of each dataset too.
     total_steps: Step at which the run ends.
   """
   parts = [
@@ -127,6 +128,11 @@ def format_evaluation(record: Mapping[str, Any], total_steps: int) -> str:
     f'validation loss {record["loss"]:.3f}',
     f'perplexity {format_significant(record["perplexity"], 4)}',
     f'bits/byte {record["bits_per_byte"]:.3f}',
+    *(
+      f'{key.partition("/")[2]} {value:.3f}'
+      for key, value in record.items()
+      if key.startswith('loss/')
+    ),
   ]
   if record['improved']:
     parts.append('best so far')

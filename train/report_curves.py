@@ -29,7 +29,20 @@ def render_curves(
     default=0,
   )
   restarts = [s.start['step'] for s in sessions if s.start['resumed']]
-  charts = []
+  charts = [
+    Chart(
+      title=f'Validation loss, {key.partition("/")[2]}',
+      unit='nats per token',
+      scale='range',
+      percent=False,
+      lines=[Line('validation', 'validation', points)],
+      last_step=last_step,
+      reference=None,
+      mark=None,
+      restarts=restarts,
+    )
+    for key, points in _losses_by_dataset(records).items()
+  ]
   for title, key, unit, scale in small:
     points = [(r['step'], r[key]) for r in train if r[key] is not None]
     if not points:
@@ -94,6 +107,15 @@ def _loss_chart(
     ),
     restarts=restarts,
   )
+
+
+def _losses_by_dataset(records: Sequence[Record]) -> dict[str, list[Point]]:
+  """The evaluations of each dataset of a mixture, by the key 'loss/NAME'."""
+  found: dict[str, list[Point]] = {}
+  for record in of_kind(records, 'evaluation'):
+    for key in sorted(k for k in record if k.startswith('loss/')):
+      found.setdefault(key, []).append((record['step'], record[key]))
+  return found
 
 
 def _raw_and_smooth(name: str, points: Sequence[Point]) -> list[Line]:
