@@ -98,6 +98,57 @@ def test_missing_field_is_named():
     check.check(config)
 
 
+def mixed() -> ConfigDict:
+  config = base.get_config()
+  config.data.mixture.code = base.dataset()
+  config.data.mixture.code.weights = ('0: 0.3', '500: 0.1')
+  config.data.mixture.web = base.dataset()
+  return config
+
+
+def test_a_mixture_has_free_names_and_survives_json():
+  config = check.check(mixed())
+  again = check.from_dict(json.loads(json.dumps(check.to_dict(config))))
+  assert again.to_dict() == config.to_dict()
+  assert again.data.mixture.code.weights == ('0: 0.3', '500: 0.1')
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    (
+      'code.wights',
+      ('1',),
+      r'no field config\.data\.mixture\.code\.wights\. '
+      r'Did you mean config\.data\.mixture\.code\.weights',
+    ),
+    ('code.weights', 0.3, r'mixture\.code\.weights is 0\.3, a float'),
+    ('code.weights', (0.3,), r'mixture\.code\.weights .* takes strings'),
+    ('web.curation.profile', 5, r'mixture\.web\.curation\.profile is 5'),
+    ('web', 0.3, r'mixture\.web is 0\.3; .*configs\.base\.dataset\(\)'),
+  ],
+)
+def test_a_mistake_in_a_mixture_is_named(field, value, message):
+  saved = check.to_dict(mixed())
+  node = saved['data']['mixture']
+  *sections, last = field.split('.')
+  for section in sections:
+    node = node[section]
+  node[last] = value
+  with pytest.raises(ValueError, match=message):
+    check.from_dict(saved)
+
+
+def test_fields_that_a_mixture_would_ignore_are_named():
+  for field, value in (('split', 'train[:1%]'), ('files', ('a',))):
+    config = mixed()
+    config.data[field] = value
+    with pytest.raises(
+      ValueError, match=rf'config\.data\.{field} is .*for code, web'
+    ):
+      check.check(config)
+
+
 def test_every_default_has_a_comment():
   lines = (CONFIGS / 'base.py').read_text().splitlines()
   for number, line in enumerate(lines):

@@ -56,5 +56,27 @@ def test_an_allowed_change_is_returned_for_the_record():
   assert compare(changed, allow_change=True) == ['steps: 10 -> 20']
 
 
+def test_changed_weights_come_with_a_hint():
+  def mixture(*weights):
+    return {'data': {'mixture': {'code': {'weights': list(weights)}}}}
+
+  info = Info(
+    step=3,
+    config=mixture('0.5'),
+    data_fingerprint='f',
+    best=NO_EVALUATION,
+  )
+  arguments = {
+    'config': mixture('0.5', '3: 0.1'),
+    'data_fingerprint': 'f',
+    'workdir': epath.Path('runs/x'),
+  }
+  with pytest.raises(ChangedRunError, match=r"another: '3: WEIGHT'"):
+    check_same_run(info, **arguments, allow_change=False)
+  assert check_same_run(info, **arguments, allow_change=True) == [
+    "data.mixture.code.weights: ['0.5'] -> ['0.5', '3: 0.1']"
+  ]
+
+
 def test_new_and_removed_fields_count_as_changes():
   assert differences({'a': 1}, {'b': 2}) == ['a: 1 -> absent', 'b: absent -> 2']
