@@ -179,7 +179,7 @@ def _refinedweb() -> ConfigDict:
   # A line with a greater fraction of capital letters is removed; so are lines
   # of numbers only, counters ('3 likes'), and lines of one word.
   rules.max_uppercase = 0.5
-  # Lines of at most this many words that say 'sign in', 'read more' or the like.
+  # Lines of at most this many words that say "sign in", "read more", ... .
   rules.max_navigation_words = 10
   # A document that loses a greater fraction of its words is left out.
   rules.max_removed_words = 0.05

@@ -368,17 +368,24 @@ def test_fill_in_the_middle_can_be_undone():
 
 
 def test_suffix_first_stands_before_the_prefix():
+  prefix_mark, suffix_mark, middle_mark = (
+    SPECIAL[f'<|fim_{part}|>'] for part in ('prefix', 'suffix', 'middle')
+  )
   for spm in (0.0, 1.0):
     draft = drafted({'fill_in_the_middle': {'rate': 1.0, 'spm': spm}})
-    adjacent = 0
-    taken = 0
+    parts = []
     for piece in pieces_of(draft.tokens_NR):
-      if SPECIAL['<|fim_prefix|>'] in piece:
-        at = piece.index(SPECIAL['<|fim_suffix|>'])
-        adjacent += piece[at - 1] == SPECIAL['<|fim_prefix|>']
-        taken += 1
-    # PSM puts the prefix between its mark and the suffix's; SPM nothing.
-    assert (adjacent == taken) == (spm == 1)
+      if prefix_mark in piece and len(piece) > 50:
+        body = body_of(piece)
+        at, middle = body.index(suffix_mark), body.index(middle_mark)
+        parts.append((at - 1, middle - at - 1, len(body) - middle - 1))
+    first, second, third = np.mean(parts, 0) / np.sum(parts[0])
+    assert (first == 0) == (spm == 1)
+    # Two uniform cuts leave a third for each part; of SPM the last two stand
+    # together. The deviation of a share is 0.24.
+    assert abs(second - 1 / 3) < 4 * 0.24 / math.sqrt(len(parts)) + 0.03
+    wanted = 2 / 3 if spm else 1 / 3
+    assert abs(third - wanted) < 4 * 0.24 / math.sqrt(len(parts)) + 0.03
 
 
 def undo_spans(body):
@@ -446,11 +453,13 @@ def test_span_corruption_can_be_undone(field, mode, share):
 def test_a_prefix_language_model_sees_its_prefix_and_predicts_the_rest():
   draft = drafted({'ul2': {'s_rate': 0.9}})
   flags_NR = iter(draft.flags_NR[draft.tokens_NR != PAD])
-  shares = []
+  shares, fits = [], []
   for piece, before in zip(
     pieces_of(draft.tokens_NR), pieces_of(ROWS), strict=True
   ):
     flags = [next(flags_NR) for _ in piece]
+    if len(body_of(before)) > 2:
+      fits.append(SPECIAL['<|ul2_s|>'] in piece)
     if SPECIAL['<|ul2_s|>'] not in piece:
       assert piece == before
       continue
@@ -463,6 +472,7 @@ def test_a_prefix_language_model_sees_its_prefix_and_predicts_the_rest():
     assert 1 <= target <= max(1, len(body_of(piece)) // 2)
     if len(piece) > 20:
       shares.append(target / (len(body_of(piece)) - 1))
+  assert_share(sum(fits), len(fits), 0.9)
   # Uniform in 0 to a half.
   assert (
     abs(np.mean(shares) - 0.25) < 4 * 0.5 / math.sqrt(12 * len(shares)) + 0.01
@@ -489,8 +499,9 @@ def test_text_runs_backwards_behind_its_mark():
 
 def test_targets_lie_as_far_ahead_as_the_mark_says():
   sections = {'target_offset': {'rate': 0.7}, 'right_to_left': {'rate': 0.5}}
-  draft, batch = drafted(sections), augmented(sections)
-  rows_NR = draft.tokens_NR
+  stored_NR = make_rows(documents=2400)
+  batch = augmented(sections, stored_NR)
+  rows_NR = drafted(sections, stored_NR).tokens_NR
   offsets = {SPECIAL[f'<|offset_{i}|>']: i for i in range(2, 6)}
   drawn = []
   for row, targets, flags in zip(

@@ -163,6 +163,7 @@ def test_a_line_may_be_cut_off():
   cut = schedules(('0..100: 0 -> 1', '50: 0.25'))[0]
   assert all(cut.at(step) == whole.at(step) for step in range(50))
   assert cut.at(50) == cut.at(10**9) == Fraction(1, 4)
+  assert cut.pieces[-1][0] == 50
 
 
 @pytest.mark.parametrize(
@@ -267,6 +268,8 @@ def test_each_dataset_has_its_epochs():
       assert set(rows[epochs == epoch]) == set(range(size))
     read = mixed.epochs(60)[part]
     assert read == rows.size / size
+  first, second = (row_N[(part_N == n) & (epoch_N == 0)] for n in (0, 1))
+  assert (first == second).sum() < 10
   assert (mixed.read(steps[7])[:, 0] == steps[7].part_N).all()
   assert (mixed.read(steps[7])[:, 1] == steps[7].row_N).all()
 

@@ -171,16 +171,14 @@ class Draft:
       width_Q: places to free, at most the length of the body each.
 
     Returns:
-      The free places, one piece after the other; they are not counted.
+      The free places, one piece after the other, for `write`.
     """
     pieces = self.pieces
     body_Q, end_Q = pieces.body_P[chosen_Q], pieces.end_P[chosen_Q]
     assert (width_Q <= end_Q - body_Q).all()
     self.copy(body_Q, body_Q + width_Q, end_Q - body_Q - width_Q)
     pieces.body_P[chosen_Q] += width_Q
-    free_K = ranges(body_Q, width_Q)
-    self.flags[free_K] = 0
-    return free_K
+    return ranges(body_Q, width_Q)
 
   def copy(
     self, source_S: np.ndarray, target_S: np.ndarray, length_S: np.ndarray
