@@ -127,6 +127,14 @@ def test_epochs_seeds_and_names_pack_differently(store):
       assert (one != other).any(1).mean() > 0.3
 
 
+def test_shards_of_equal_lengths_pack_differently(store):
+  rows = repacked(store)
+  rows._shards[1] = rows._shards[0]
+  one, other = (rows._pack(shard, 0)[0] for shard in (0, 1))
+  assert one.shape == other.shape
+  assert (one != other).any()
+
+
 def test_rows_of_two_epochs_in_any_order(store):
   rows = repacked(store)
   generator = np.random.default_rng(0)

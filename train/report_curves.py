@@ -29,20 +29,7 @@ def render_curves(
     default=0,
   )
   restarts = [s.start['step'] for s in sessions if s.start['resumed']]
-  charts = [
-    Chart(
-      title=f'Validation loss, {key.partition("/")[2]}',
-      unit='nats per token',
-      scale='range',
-      percent=False,
-      lines=[Line('validation', 'validation', points)],
-      last_step=last_step,
-      reference=None,
-      mark=None,
-      restarts=restarts,
-    )
-    for key, points in _losses_by_dataset(records).items()
-  ]
+  charts = _dataset_charts(records, last_step, restarts)
   for title, key, unit, scale in small:
     points = [(r['step'], r[key]) for r in train if r[key] is not None]
     if not points:
@@ -75,6 +62,26 @@ def render_curves(
     f'<div class="wide">{render_chart(loss)}</div>',
     f'<div class="grid2">{figures}</div>' if figures else '',
   )
+
+
+def _dataset_charts(
+  records: Sequence[Record], last_step: int, restarts: list[int]
+) -> list[Chart]:
+  """Validation loss of each dataset of a mixture."""
+  return [
+    Chart(
+      title=f'Validation loss, {key.partition("/")[2]}',
+      unit='nats per token',
+      scale='range',
+      percent=False,
+      lines=[Line('validation', 'validation', points)],
+      last_step=last_step,
+      reference=None,
+      mark=None,
+      restarts=restarts,
+    )
+    for key, points in _losses_by_dataset(records).items()
+  ]
 
 
 def _loss_chart(
