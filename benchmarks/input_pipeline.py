@@ -5,8 +5,8 @@ python benchmarks/input_pipeline.py [--rounds=5] [--batches=400]
 Rows of random tokens in one temporary file; tokens are counted a second of
 CPU, all threads together, so a busy machine disturbs little. The peer is
 `shuffle().repeat().batch()` over the same rows, which starts at a later step
-by skipping: it is timed at a far smaller one. The two take turns, and the
-median round of each is printed.
+by skipping: it is timed at a far smaller one. The third side mixes three such
+datasets. They take turns, and the median round of each is printed.
 """
 
 import argparse
@@ -27,10 +27,12 @@ from input_pipeline.pipeline import train_batches
 from input_pipeline.store import Rows, ShardManifest
 from input_pipeline.stream import Stream
 from input_pipeline.tensorflow_setup import tensorflow
+from input_pipeline.weights import parse_schedule
 
 BATCH_SIZE, ROW_LENGTH, NUM_ROWS = 64, 2_049, 16_384
 LATE_STEP, PEER_LATE_STEP = 5_000_000, 5_000
 PEER_BUFFER = 4_096
+WEIGHTS = {'web': '0.7', 'code': '0.2', 'books': '0.1'}
 
 Batches = Callable[[int, int], Iterator[np.ndarray]]
 
@@ -50,29 +52,24 @@ def main() -> None:
     f' median of {arguments.rounds} rounds'
   )
   with tempfile.TemporaryDirectory() as directory:
-    ours, peer = _sides(epath.Path(directory))
-    speed: dict[str, list[float]] = {'ours': [], 'peer': []}
-    first: dict[str, list[float]] = {'ours': [], 'peer': []}
+    sides = _sides(epath.Path(directory))
+    speed: dict[str, list[float]] = {name: [] for name in sides}
+    first: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(arguments.rounds):
-      for name, batches, late in (
-        ('ours', ours, LATE_STEP),
-        ('peer', peer, PEER_LATE_STEP),
-      ):
+      for name, (batches, late) in sides.items():
         speed[name].append(_tokens_a_second(batches, arguments.batches))
         first[name].append(_seconds_to_first(batches, late))
-  for name, label, late in (
-    ('ours', 'this pipeline', LATE_STEP),
-    ('peer', 'shuffle, repeat, batch', PEER_LATE_STEP),
-  ):
+  for name, (_, late) in sides.items():
     print(
-      f'  {label:24}'
+      f'  {name:24}'
       f' {statistics.median(speed[name]) / 1e6:8.1f} M tokens a CPU-second,'
       f' first batch of step {late:,} in'
       f' {statistics.median(first[name]):.3f} s'
     )
 
 
-def _sides(directory: epath.Path) -> tuple[Batches, Batches]:
+def _sides(directory: epath.Path) -> dict[str, tuple[Batches, int]]:
+  """What is timed, and the step that it starts at late."""
   tokens = np.random.default_rng(0).integers(
     0, 1 << 15, (NUM_ROWS, ROW_LENGTH), dtype=np.uint16
   )
@@ -92,19 +89,35 @@ def _sides(directory: epath.Path) -> tuple[Batches, Batches]:
     dtype=np.dtype('<u2'),
   )
 
-  stream = Stream([rows], seed=0, batch_size=BATCH_SIZE)
+  def one(start: int, stop: int) -> Iterator[np.ndarray]:
+    return _ours(Stream([rows], seed=0, batch_size=BATCH_SIZE), start, stop)
 
-  def ours(start: int, stop: int) -> Iterator[np.ndarray]:
-    return train_batches(
-      stream,
-      start_step=start,
-      end_step=stop,
-      row_start=0,
-      row_stop=BATCH_SIZE,
-      prefetch=2,
+  def mixed(start: int, stop: int) -> Iterator[np.ndarray]:
+    stream = Stream(
+      [rows] * len(WEIGHTS),
+      seed=0,
+      batch_size=BATCH_SIZE,
+      names=tuple(WEIGHTS),
+      schedules=[parse_schedule((w,), name) for name, w in WEIGHTS.items()],
     )
+    return _ours(stream, start, stop)
 
-  return ours, _peer(directory)
+  return {
+    'this pipeline': (one, LATE_STEP),
+    'mixture of three': (mixed, LATE_STEP),
+    'shuffle, repeat, batch': (_peer(directory), PEER_LATE_STEP),
+  }
+
+
+def _ours(stream: Stream, start: int, stop: int) -> Iterator[np.ndarray]:
+  return train_batches(
+    stream,
+    start_step=start,
+    end_step=stop,
+    row_start=0,
+    row_stop=BATCH_SIZE,
+    prefetch=2,
+  )
 
 
 def _peer(directory: epath.Path) -> Batches:
