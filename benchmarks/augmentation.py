@@ -25,6 +25,7 @@ from input_pipeline import packing
 from input_pipeline.augmentation.augment import Augment
 from input_pipeline.augmentation.config import augmentation_config
 from input_pipeline.augmentation.draft import Vocabulary
+from input_pipeline.memory import keep_freed_memory
 from input_pipeline.order import row_indices
 
 BATCH_SIZE, LENGTH, VOCAB = 64, 2_048, 32_768
@@ -64,6 +65,8 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=9)
   arguments = parser.parse_args()
   print(describe_machine())
+  # As the pipeline does.
+  keep_freed_memory()
   rows_NR = make_rows()
   sides: dict[str, Callable[[int], object]] = {
     'reading only': lambda step: read(rows_NR, step)

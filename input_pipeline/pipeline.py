@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.augmentation.augment import Augment
+from input_pipeline.memory import keep_freed_memory
 from input_pipeline.store import Rows
 from input_pipeline.stream import Stream
 from input_pipeline.tensorflow_setup import tensorflow
@@ -54,6 +55,7 @@ def train_batches(
       sources=stream.sources(places) if augment.needs_sources else (),
     )
 
+  keep_freed_memory()
   count = row_stop - row_start
   specs: Any = ((count, stream.row_length), stream.dtype)
   if augment is not None:
