@@ -7,6 +7,7 @@ Suffixes: N places of a batch, R tokens of a row, P datasets.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,11 @@ from input_pipeline.copies import TrainingRows
 from input_pipeline.mixture import Mixture
 from input_pipeline.store import Piece
 from input_pipeline.weights import ALWAYS, Schedule
+
+
+# Rows of a dataset whose order is computed together, as one call takes as long
+# as many rows do.
+_CHUNK = 2_048
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,7 @@ class Stream:
     self._seed = seed
     self._batch_size = batch_size
     self._mixture = Mixture(names, schedules, batch_size=batch_size)
+    self._chunk = functools.lru_cache(2 * len(rows))(self._make_chunk)
 
   def places_of_step(self, step: int, row_start: int, row_stop: int) -> Places:
     """Places [row_start, row_stop) of the global batch of a step."""
@@ -72,14 +79,34 @@ class Stream:
     row_N, epoch_N = np.empty_like(rank_N), np.empty_like(rank_N)
     for part, chosen in _by_part(part_N):
       # The rows that a dataset gives to one batch follow one another.
-      row_N[chosen], epoch_N[chosen] = order.rows_in_order(
-        int(rank_N[chosen[0]]),
-        int(rank_N[chosen[-1]]) + 1,
+      row_N[chosen], epoch_N[chosen] = self._in_order(
+        part, int(rank_N[chosen[0]]), int(rank_N[chosen[-1]]) + 1
+      )
+    return Places(part_N=part_N, row_N=row_N, epoch_N=epoch_N)
+
+  def _in_order(
+    self, part: int, start: int, stop: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and epochs of what a dataset gives from its start-th row on."""
+    chunks = range(start // _CHUNK, (stop - 1) // _CHUNK + 1)
+    row_N, epoch_N = np.concatenate(
+      [self._chunk(part, chunk) for chunk in chunks], axis=1
+    )
+    offset = chunks.start * _CHUNK
+    return row_N[start - offset : stop - offset], (
+      epoch_N[start - offset : stop - offset]
+    )
+
+  def _make_chunk(self, part: int, chunk: int) -> np.ndarray:
+    return np.stack(
+      order.rows_in_order(
+        chunk * _CHUNK,
+        (chunk + 1) * _CHUNK,
         seed=self._seed,
         epoch_rows=self._rows[part].epoch_rows,
         name=self.names[part],
       )
-    return Places(part_N=part_N, row_N=row_N, epoch_N=epoch_N)
+    )
 
   def read(self, places: Places) -> np.ndarray:
     """The rows at these places, uint16 or uint32 [N, R]."""
@@ -130,7 +157,5 @@ class Stream:
 
 def _by_part(part_N: np.ndarray) -> list[tuple[int, np.ndarray]]:
   """Each dataset at these places, and at which of them it stands."""
-  return [
-    (part, np.flatnonzero(part_N == part))
-    for part in np.unique(part_N).tolist()
-  ]
+  parts = np.flatnonzero(np.bincount(part_N)).tolist()
+  return [(part, np.flatnonzero(part_N == part)) for part in parts]

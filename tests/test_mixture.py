@@ -145,6 +145,17 @@ def test_a_later_entry_leaves_what_came_before(datasets, step, weight):
   )
 
 
+@FEW
+@given(changing(3), st.integers(51, 60), st.integers(0, 3))
+def test_a_dataset_may_join_later(datasets, step, index):
+  joined = list(datasets)
+  joined.insert(index, ('0', f'{step}: 2'))
+  before_N, rank_N = mixture(*datasets, batch_size=7).look_up(0, 7 * step)
+  after_N, same_N = mixture(*joined, batch_size=7).look_up(0, 7 * step)
+  np.testing.assert_array_equal(before_N + (before_N >= index), after_N)
+  np.testing.assert_array_equal(rank_N, same_N)
+
+
 def test_a_line_is_followed_in_stairs():
   datasets = ('0: 0.2', '100..900: 0.2 -> 0'), ('0: 0.8', '100..900: 0.8 -> 1')
   falling = schedules(*datasets)[0]
@@ -272,6 +283,17 @@ def test_each_dataset_has_its_epochs():
   assert (first == second).sum() < 10
   assert (mixed.read(steps[7])[:, 0] == steps[7].part_N).all()
   assert (mixed.read(steps[7])[:, 1] == steps[7].row_N).all()
+
+
+def test_batches_may_be_long():
+  long = stream(('0.9',), ('0.1',), sizes=(7_000, 900), batch_size=10_000)
+  short = stream(('0.9',), ('0.1',), sizes=(7_000, 900), batch_size=1_000)
+  found = long.places_of_step(1, 0, 10_000)
+  parts = [short.places_of_step(step, 0, 1_000) for step in range(10, 20)]
+  for field in ('part_N', 'row_N', 'epoch_N'):
+    np.testing.assert_array_equal(
+      getattr(found, field), np.concatenate([getattr(p, field) for p in parts])
+    )
 
 
 def test_datasets_seeds_and_epochs_share_no_order():
