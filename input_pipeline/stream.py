@@ -18,7 +18,6 @@ from input_pipeline.mixture import Mixture
 from input_pipeline.store import Piece
 from input_pipeline.weights import ALWAYS, Schedule
 
-
 # Rows of a dataset whose order is computed together, as one call takes as long
 # as many rows do.
 _CHUNK = 2_048
