@@ -12,11 +12,13 @@ import pytest
 
 from model.axes import partition_spec
 from model.grouped import grouped_product
+from model.params import merge
 from train.mesh import batch_sharding
 from train.state import state_shardings
 from train.step import gradients, jit_train_step
 
 MOE = {
+  'model.num_layers': 1,
   'model.moe.num_experts': 4,
   'model.moe.num_shared_experts': 1,
   'model.moe.balance_rate': 0.25,
@@ -101,7 +103,7 @@ def test_no_token_is_dropped_when_all_choose_alike(favourite, rows_BR):
 def test_figures_leave_padding_out(one_device, rows_BR):
   router = one_device[1].router
   tokens = (rows_BR[:, :-1] != cases.PAD).sum()
-  np.testing.assert_array_equal(router.load_LE.sum(-1), [2 * tokens] * 2)
+  np.testing.assert_array_equal(router.load_LE.sum(-1), [2 * tokens])
   padded = np.concatenate([rows_BR, np.full_like(rows_BR, cases.PAD)])
   found = run_gradients({'data': 1}, padded, batch_size=16)
   cases.assert_trees_close(found, one_device, rtol=1e-5)
@@ -118,20 +120,23 @@ def test_slices_of_a_batch_add_up(rows_BR):
   )
 
 
-def test_the_balancing_loss_is_one_at_equal_load_and_grows(rows_BR):
-  def balance(std, experts_per_token=1):
-    overrides = {
-      'model.moe.experts_per_token': experts_per_token,
-      'model.moe.balance_rate': 0.0,
-    }
-    params = cases.random_params(cases.recipe(**MOE | overrides))
-    router = params['blocks']['moe']['router']
-    params['blocks']['moe']['router'] = router * std
-    sums = run_gradients({'data': 1}, rows_BR, params, **overrides)[1]
-    return float(sums.router.balance / sums.tokens)
+def test_the_balancing_loss_is_one_at_equal_load_and_grows():
+  segments_BT = positions_BT = jnp.ones((2, 16), jnp.int32)
+  tokens_BT = jax.random.randint(jax.random.key(0), (2, 16), 4, 64)
+
+  def balance(scale, experts_per_token=1):
+    recipe = cases.recipe(
+      **MOE | {'model.moe.experts_per_token': experts_per_token}
+    )
+    params = cases.random_params(recipe)
+    params['blocks']['moe']['selection_bias'] *= 0
+    params['blocks']['moe']['router'] *= scale
+    model = merge(recipe.graphdef, params)
+    return float(
+      model(tokens_BT, segments_BT, positions_BT).routing.balance.mean()
+    )
 
   assert balance(0.0) == pytest.approx(1)
-  assert balance(0.0, experts_per_token=4) == pytest.approx(1)
   # All experts for each token: equal load, whatever the scores.
   assert balance(4.0, experts_per_token=4) == pytest.approx(1)
   assert 1 < balance(4.0) < balance(60.0) <= 4
@@ -166,10 +171,8 @@ def test_the_bias_balances_without_a_loss(rows_BR):
   moved = np.asarray(state.params['blocks']['moe']['selection_bias']) - before
   steps = moved / 0.02
   np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
-  assert history[0]['expert_load_max'] > 1.3
-  assert history[0]['expert_load_min'] < 0.7
-  assert history[-1]['expert_load_max'] < 1.2
-  assert history[-1]['expert_load_min'] > 0.8
+  spread = [h['expert_load_max'] - h['expert_load_min'] for h in history]
+  assert np.mean(spread[-10:]) < spread[0] / 2, spread
 
 
 def test_the_loss_balances_and_muon_trains_experts(rows_BR):
