@@ -108,8 +108,8 @@ def test_the_loss_is_the_mean_over_tokens_that_are_predicted(rows_BR):
     index_BT - np.maximum.accumulate(np.where(starts, index_BT, 0), 1),
   )
   sums = cross_entropy(
-    x_BTD, params['embedding'], targets_BT, weights_BT, 0.01, None, 32,
-    'float32',
+    x_BTD, params['embedding'], targets_BT, weights_BT, z_loss=0.01, chunk=32,
+    compute_dtype='float32',
   )  # fmt: skip
   tokens = weights_BT.sum()
   assert metrics['tokens'] == tokens

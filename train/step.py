@@ -77,10 +77,11 @@ def loss_fn(
     model.head_VD(),
     inputs.targets_BT,
     inputs.weights_BT,
-    config.loss.z_loss,
-    config.model.logits_softcap,
-    config.loss.chunk,
-    config.model.compute_dtype,
+    z_loss=config.loss.z_loss,
+    softcap=config.model.logits_softcap,
+    chunk=config.loss.chunk,
+    compute_dtype=config.model.compute_dtype,
+    rules=config.mesh.rules,
   )
   tokens = inputs.weights_BT.sum()
   if routing is None:
