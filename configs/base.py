@@ -169,6 +169,9 @@ def _optimizer() -> ConfigDict:
   # Keep an exponential moving average of the parameters with this decay, and
   # evaluate and sample with it; None: off.
   optimizer.ema_decay = config_dict.placeholder(float)
+  # Mesh axes that split moments and average beside those that split the
+  # parameters (ZeRO stage 1); each device then updates its share.
+  optimizer.shard_axes = ('data',)
   return optimizer
 
 

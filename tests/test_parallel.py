@@ -8,10 +8,17 @@ import cases
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from model.flops import matmul_parameters
 from train.config import MESH_AXES, MeshConfig
-from train.mesh import batch_sharding, check_length, make_mesh, mesh_shape
+from train.mesh import (
+  batch_sharding,
+  check_length,
+  make_mesh,
+  mesh_shape,
+  split_further,
+)
 from train.optimizer import OPTIMIZERS
 from train.state import init_state, state_shardings
 from train.step import gradients, jit_train_step
@@ -160,6 +167,7 @@ def test_moments_and_averages_lie_like_their_parameters(name):
     **{
       'optimizer.name': name,
       'optimizer.ema_decay': 0.9,
+      'optimizer.shard_axes': (),
       'model.tie_embeddings': False,
     },
   )
@@ -190,6 +198,44 @@ def test_moments_and_averages_lie_like_their_parameters(name):
     'muon': 2 * values - matrices,
   }  # fmt: skip
   assert moments == wanted[name]
+
+
+def test_each_copy_of_the_model_keeps_its_share_of_the_moments():
+  recipe, mesh = on_mesh(
+    CUBE, **{'optimizer.ema_decay': 0.9, 'model.tie_embeddings': False}
+  )
+  shardings = state_shardings(recipe, mesh)
+  params = jax.eval_shape(recipe.init).params
+  adam = next(s for s in shardings.opt_state if hasattr(s, 'mu'))
+  assert adam.mu == adam.nu == shardings.ema
+  for leaf, whole, share in zip(
+    jax.tree.leaves(params),
+    jax.tree.leaves(shardings.params),
+    jax.tree.leaves(shardings.ema),
+    strict=True,
+  ):
+    sizes = [math.prod(s.shard_shape(leaf.shape)) for s in (whole, share)]
+    assert sizes == [math.prod(whole.shard_shape(leaf.shape)), sizes[0] // 2]
+
+
+def test_a_share_takes_the_largest_dimension_that_fits():
+  _, mesh = on_mesh(CUBE)
+
+  def check(shape, before, after):
+    sharding = NamedSharding(mesh, PartitionSpec(*before))
+    found = split_further(shape, sharding, ('data',))
+    wanted = NamedSharding(mesh, PartitionSpec(*after))
+    assert found.is_equivalent_to(wanted, len(shape)), found
+
+  check((64, 8, 12), (), (None, None, 'data'))
+  check(
+    (64, 8, 6), (None, 'fsdp', 'tensor'), (None, ('fsdp', 'data'), 'tensor')
+  )
+  # Layers only where nothing else divides; nothing where they do not.
+  check((4, 3, 5), (), ('data',))
+  check((5, 3), (), ())
+  check((6,), (), ('data',))
+  check((4, 8), ('data',), ('data',))
 
 
 def mesh_config(rules=(('batch', ('data',)),), **sizes):

@@ -34,6 +34,7 @@ class OptimizerConfig:
   final_fraction: float
   weight_decay: float
   decay_kinds: tuple[str, ...]
+  shard_axes: tuple[str, ...]
   b1: float
   b2: float
   epsilon: float
@@ -45,6 +46,8 @@ class OptimizerConfig:
   def __post_init__(self):
     for kind in self.decay_kinds:
       check_choice('optimizer.decay_kinds', kind, KINDS)
+    for axis in self.shard_axes:
+      check_choice('optimizer.shard_axes', axis, MESH_AXES)
     _check_range('optimizer.learning_rate', self.learning_rate, 0, math.inf)
     _check_range('optimizer.weight_decay', self.weight_decay, 0, math.inf)
     _check_range('optimizer.final_fraction', self.final_fraction, 0, 1)
@@ -158,7 +161,8 @@ def train_config(config: Mapping[str, Any]) -> TrainConfig:
   _check_positive('sequence_length', config['sequence_length'])
   mesh = config['mesh']
   optimizer = dict(config['optimizer'])
-  optimizer['decay_kinds'] = tuple(optimizer['decay_kinds'])
+  for name in ('decay_kinds', 'shard_axes'):
+    optimizer[name] = tuple(optimizer[name])
   evaluation_batch = config['evaluation']['batch_size']
   if evaluation_batch is None:
     _check_positive('accumulation_steps', config['accumulation_steps'])

@@ -150,6 +150,31 @@ def parameter_shardings(
   return jax.tree_util.tree_map_with_path(sharding, shapes)
 
 
+def split_further(
+  shape: tuple[int, ...], sharding: NamedSharding, mesh_axes: Sequence[str]
+) -> NamedSharding:
+  """Splits an array over more mesh axes, along its largest fitting dimension.
+
+  The dimension of the layers comes last: gradients are made layer by layer, and
+  are then summed and split in one exchange. An array that no dimension fits
+  stays as it is, and so do axes that split it already.
+  """
+  mesh = sharding.mesh
+  entries = [
+    () if entry is None else (entry,) if isinstance(entry, str) else entry
+    for entry in (*sharding.spec, *(None,) * (len(shape) - len(sharding.spec)))
+  ]
+  used = {axis for entry in entries for axis in entry}
+  more = tuple(a for a in mesh_axes if a not in used and mesh.shape[a] > 1)
+  parts = [math.prod(mesh.shape[a] for a in (*e, *more)) for e in entries]
+  fitting = [i for i, n in enumerate(shape) if n % parts[i] == 0]
+  if not more or not fitting:
+    return sharding
+  best = max(fitting, key=lambda i: (i > 0 or len(shape) == 1, shape[i]))
+  entries[best] += more
+  return NamedSharding(mesh, PartitionSpec(*(e or None for e in entries)))
+
+
 def shardings_like(tree: Any, params: Params, shardings: Params, mesh: Mesh):
   """Shards every array of a tree that mirrors a parameter like that parameter.
 

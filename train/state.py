@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from model.params import Params, abstract, metadata, split
 from model.transformer import Transformer
 from train.config import TrainConfig
-from train.mesh import parameter_shardings, shardings_like
+from train.mesh import parameter_shardings, shardings_like, split_further
 from train.optimizer import make_optimizer
 from train.schedule import make_schedule
 
@@ -89,12 +89,19 @@ def state_shardings(recipe: Recipe, mesh: Mesh) -> Any:
   params = parameter_shardings(
     mesh, recipe.axes, state.params, recipe.config.mesh.rules
   )
+  shares = jax.tree.map(
+    lambda leaf, sharding: split_further(
+      leaf.shape, sharding, recipe.config.optimizer.shard_axes
+    ),
+    state.params,
+    params,
+  )
   return dataclasses.replace(
     state,
     step=NamedSharding(mesh, PartitionSpec()),
     params=params,
-    opt_state=shardings_like(state.opt_state, state.params, params, mesh),
-    ema=None if state.ema is None else params,
+    opt_state=shardings_like(state.opt_state, state.params, shares, mesh),
+    ema=None if state.ema is None else shares,
   )
 
 
