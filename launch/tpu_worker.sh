@@ -40,7 +40,7 @@ supervised() {
 
 start() {
   stop
-  rm -f "$notes/exit"
+  rm -f "$notes/exit" "$notes/main"
   if [ ! -e .venv/bin/activate ]; then
     echo 'There are no packages here: do the setup first.' >&2
     exit 2
@@ -76,15 +76,17 @@ state() {
 
 # One signal asks main.py to save; a second would end it before it has.
 stop() {
-  local waited=0
+  local deadline
+  while supervised && [ ! -e "$notes/main" ]; do sleep 0.1; done
   supervised || return 0
-  kill -TERM "$(cat "$notes/main")"
+  kill -TERM "$(cat "$notes/main")" || true
+  deadline=$((SECONDS + GRACE_SECONDS))
   while supervised; do
-    if [ "$waited" -eq "$GRACE_SECONDS" ]; then
-      kill -KILL "$(cat "$notes/main")"
+    sleep 0.1
+    if [ "$SECONDS" -gt "$deadline" ]; then
+      kill -KILL "$(cat "$notes/main")" || true
+      deadline=$((SECONDS + GRACE_SECONDS))
     fi
-    sleep 1
-    waited=$((waited + 1))
   done
 }
 

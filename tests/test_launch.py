@@ -1,0 +1,147 @@
+"""The shell of launch/, and what a TPU VM's worker does."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from launching import LAUNCH, ROOT, Machine
+
+from train import workdir
+
+# Stands for training: saves on a signal, and takes a moment to.
+MAIN = """
+import pathlib, signal, sys, time
+
+def save(signum, frame):
+  if '--deaf' in sys.argv:
+    return
+  time.sleep(0.05)
+  pathlib.Path('saved').write_text('saved')
+  sys.exit(143)
+
+signal.signal(signal.SIGTERM, save)
+pathlib.Path('flags').write_text('\\n'.join(sys.argv[1:]))
+while not pathlib.Path('status').exists():
+  time.sleep(0.01)
+sys.exit(int(pathlib.Path('status').read_text()))
+"""
+
+
+def test_shellcheck_has_nothing_to_say():
+  program = pathlib.Path(sys.executable).parent / 'shellcheck'
+  files = [*LAUNCH.glob('*.sh'), LAUNCH / 'slurm.sbatch']
+  assert len(files) == 5
+  done = subprocess.run(
+    [program, '--external-sources', *files],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Worker:
+  """A checkout as it lies on a worker, with a stand-in for main.py."""
+
+  def __init__(self, machine: Machine):
+    self._machine = machine
+    self.folder = machine.folder / 'meshwork-0123'
+    (self.folder / 'launch').mkdir(parents=True)
+    shutil.copy(LAUNCH / 'tpu_worker.sh', self.folder / 'launch')
+    (self.folder / 'main.py').write_text(MAIN)
+
+  def set_up(self) -> None:
+    """Puts an environment there, without its packages."""
+    (self.folder / '.venv/bin').mkdir(parents=True)
+    (self.folder / '.venv/bin/activate').touch()
+    (self._machine.folder / 'bin/python').symlink_to(sys.executable)
+
+  def __call__(self, *arguments: str, code: int = 0, **settings) -> str:
+    script = str(self.folder / 'launch/tpu_worker.sh')
+    done = self._machine.run(script, *arguments, code=code, **settings)
+    return done.stdout
+
+  def state(self) -> str:
+    word, _, state = self('state').strip().split(' ', 2)
+    assert word == 'meshwork-worker'
+    return state
+
+  def wait(self, name: str) -> str:
+    """Waits until main.py or its supervisor has written a file."""
+    for _ in range(6_000):
+      if (self.folder / name).exists():
+        return (self.folder / name).read_text()
+      time.sleep(0.01)
+    raise AssertionError(f'{name} was not written: {self("log")}')
+
+
+@pytest.fixture
+def worker(tmp_path) -> Worker:
+  worker = Worker(Machine(tmp_path))
+  yield worker
+  (worker.folder / 'status').write_text('0')
+
+
+def test_a_worker_runs_main_py_to_its_end(worker):
+  assert worker.state() == 'absent'
+  worker.set_up()
+  flags = ['--workdir=gs://bucket/my run', "--config.x=it's $HOME"]
+  worker('start', *flags)
+  assert worker.wait('flags').splitlines() == flags
+  assert worker.state() == 'running'
+  (worker.folder / 'status').write_text('65')
+  worker.wait('../.meshwork/exit')
+  worker('stop')
+  assert worker.state() == 'exit 65'
+  assert 'ended with status 65' in worker('log')
+
+
+def test_a_worker_saves_before_it_stops_or_starts_again(worker):
+  worker.set_up()
+  worker('start', '--one')
+  worker.wait('flags')
+  worker('stop')
+  assert worker.state() == 'exit 143'
+  assert worker.wait('saved') == 'saved'
+  (worker.folder / 'saved').unlink()
+  (worker.folder / 'flags').unlink()
+  worker('start', '--two')
+  assert worker.wait('flags') == '--two'
+  worker('start', '--three')
+  assert worker.wait('saved') == 'saved'
+  assert worker.state() == 'running'
+  worker('stop')
+
+
+def test_a_worker_that_does_not_listen_is_ended(worker):
+  worker.set_up()
+  worker('start', '--deaf')
+  worker.wait('flags')
+  worker('stop', GRACE_SECONDS=0)
+  assert worker.state() == 'exit 137'
+
+
+def test_a_worker_that_was_switched_off_has_failed(worker):
+  worker.set_up()
+  worker('start')
+  worker.wait('flags')
+  worker('stop')
+  notes = worker.folder.parent / '.meshwork'
+  # Neither a status nor a process: the number is now that of this test.
+  (notes / 'exit').unlink()
+  (notes / 'supervisor').write_text(f'{pathlib.Path("/proc/self").readlink()}')
+  assert worker.state() == 'exit 137'
+
+
+def test_a_worker_without_packages_says_so(worker):
+  worker('start', code=2)
+  assert worker.state() == 'absent'
+
+
+def test_a_copy_without_history_knows_its_commit(monkeypatch):
+  monkeypatch.setenv('MESHWORK_COMMIT', '0123456789ab')
+  assert workdir._commit() == '0123456789ab'
