@@ -23,7 +23,8 @@ def save(signum, frame):
   sys.exit(143)
 
 signal.signal(signal.SIGTERM, save)
-pathlib.Path('flags').write_text('\\n'.join(sys.argv[1:]))
+pathlib.Path('new').write_text('\\n'.join(sys.argv[1:]))
+pathlib.Path('new').rename('flags')
 while not pathlib.Path('status').exists():
   time.sleep(0.01)
 sys.exit(int(pathlib.Path('status').read_text()))
