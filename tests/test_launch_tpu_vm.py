@@ -267,7 +267,10 @@ def test_restarts_are_counted(machine):
 
 def test_machines_that_do_not_answer_are_made_anew(machine):
   machine.answers('machines', 'ACTIVE')
-  machine.answers('workers', 'dead', RUNNING, 'dead', 'dead', RUNNING, DONE)
+  machine.answers(
+    'workers',
+    *('dead', RUNNING, 'dead', RUNNING, 'dead', 'dead', RUNNING, DONE),
+  )
   settings = SETTINGS | {'PATIENCE': 2}
   machine.run('tpu_vm.sh', 'watch', '--yes', '--', *FLAGS, **settings)
   assert steps(machine) == ['delete', *UP]
