@@ -42,7 +42,7 @@ GRACE_SECONDS=${GRACE_SECONDS:-300}
 COMMIT=${COMMIT:-HEAD}
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-# shellcheck source=launch/commands.sh
+# shellcheck source=commands.sh
 . "$root/launch/commands.sh"
 
 # Sets HOSTS (of a slice), CHIPS (of a host) and the label of the nodes.
@@ -127,14 +127,14 @@ create() {
 }
 
 image() {
-  local dockerfile=launch/Dockerfile
   COMMIT=$(git -C "$root" rev-parse --short=12 --verify "$COMMIT^{commit}")
+  # TPU hosts are of this kind, whatever this machine is.
+  local build=(docker build --platform=linux/amd64 -f launch/Dockerfile
+    --build-arg "COMMIT=$COMMIT" -t "$IMAGE" -)
   if [ "$ACTING" = yes ]; then
-    git -C "$root" archive "$COMMIT" | act docker build -f "$dockerfile" \
-      --build-arg "COMMIT=$COMMIT" -t "$IMAGE" -
+    git -C "$root" archive "$COMMIT" | act "${build[@]}"
   else
-    echo "git -C $(quoted "$root") archive $COMMIT | $(act docker build \
-      -f "$dockerfile" --build-arg "COMMIT=$COMMIT" -t "$IMAGE" -)"
+    echo "$(quoted git -C "$root" archive "$COMMIT") | $(quoted "${build[@]}")"
   fi
   act docker push "$IMAGE"
 }

@@ -3,7 +3,8 @@
 #
 #   setup        install the pinned packages
 #   start FLAGS  start main.py with FLAGS, beyond the end of the connection
-#   state        print: meshwork-worker HOST running | exit STATUS | absent
+#   state        print: meshwork-worker HOST running | stopped | exit STATUS |
+#                absent
 #   log, follow  print the end of the log; and go on as it grows
 #   stop         ask main.py to save and end, and wait
 set -euo pipefail
@@ -18,10 +19,8 @@ notes=$HOME/.meshwork
 mkdir -p "$notes"
 
 setup() {
-  local name
-  for name in python3.11 python3.12 python3.13; do
-    PYTHON=${PYTHON:-$(command -v "$name" || true)}
-  done
+  PYTHON=$(command -v python3.11 || command -v python3.12 ||
+    command -v python3.13 || true)
   if [ -z "$PYTHON" ]; then
     python3 -m pip install --user --quiet "$UV"
     python3 -m uv python install 3.11
@@ -39,8 +38,8 @@ supervised() {
 }
 
 start() {
-  stop
-  rm -f "$notes/exit" "$notes/main"
+  end
+  rm -f "$notes/exit" "$notes/main" "$notes/stopped"
   if [ ! -e .venv/bin/activate ]; then
     echo 'There are no packages here: do the setup first.' >&2
     exit 2
@@ -65,6 +64,8 @@ state() {
   local word=absent
   if supervised; then
     word=running
+  elif [ -e "$notes/stopped" ]; then
+    word=stopped
   elif [ -e "$notes/exit" ]; then
     word="exit $(cat "$notes/exit")"
   elif [ -e "$notes/supervisor" ]; then
@@ -74,8 +75,15 @@ state() {
   echo "meshwork-worker $(hostname) $word"
 }
 
-# One signal asks main.py to save; a second would end it before it has.
+# The note comes first: the other hosts end as soon as one of them is told to.
 stop() {
+  supervised || return 0
+  touch "$notes/stopped"
+  end
+}
+
+# One signal asks main.py to save; a second would end it before it has.
+end() {
   local deadline
   while supervised && [ ! -e "$notes/main" ]; do sleep 0.1; done
   supervised || return 0

@@ -31,18 +31,29 @@ sys.exit(int(pathlib.Path('status').read_text()))
 """
 
 
-def test_shellcheck_has_nothing_to_say():
-  program = pathlib.Path(sys.executable).parent / 'shellcheck'
-  files = [*LAUNCH.glob('*.sh'), LAUNCH / 'slurm.sbatch']
-  assert len(files) == 5
+SCRIPTS = [
+  path.relative_to(ROOT)
+  for path in sorted([*ROOT.glob('launch/*'), *ROOT.glob('scripts/*')])
+  if path.suffix in ('.sh', '.sbatch')
+]
+
+
+def check(*command: object) -> None:
   done = subprocess.run(
-    [program, '--external-sources', *files],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
+    command, cwd=ROOT, capture_output=True, text=True, check=False
   )
   assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_bash_reads_every_script():
+  assert len(SCRIPTS) == 8
+  for script in SCRIPTS:
+    check('bash', '-n', script)
+
+
+def test_shellcheck_has_nothing_to_say():
+  program = pathlib.Path(sys.executable).parent / 'shellcheck'
+  check(program, '--external-sources', '--source-path=SCRIPTDIR', *SCRIPTS)
 
 
 class Worker:
@@ -71,6 +82,17 @@ class Worker:
     assert word == 'meshwork-worker'
     return state
 
+  def exit_status(self) -> str:
+    return self.wait('../.meshwork/exit').strip()
+
+  def end(self) -> str:
+    """Waits until nothing runs any more, and says how it ended."""
+    for _ in range(6_000):
+      if self.state() != 'running':
+        return self.state()
+      time.sleep(0.01)
+    raise AssertionError(f'still running: {self("log")}')
+
   def wait(self, name: str) -> str:
     """Waits until main.py or its supervisor has written a file."""
     for _ in range(6_000):
@@ -95,7 +117,7 @@ def test_a_worker_runs_main_py_to_its_end(worker):
   assert worker.wait('flags').splitlines() == flags
   assert worker.state() == 'running'
   (worker.folder / 'status').write_text('65')
-  worker.wait('../.meshwork/exit')
+  assert worker.end() == 'exit 65'
   worker('stop')
   assert worker.state() == 'exit 65'
   assert 'ended with status 65' in worker('log')
@@ -106,7 +128,8 @@ def test_a_worker_saves_before_it_stops_or_starts_again(worker):
   worker('start', '--one')
   worker.wait('flags')
   worker('stop')
-  assert worker.state() == 'exit 143'
+  assert worker.state() == 'stopped'
+  assert worker.exit_status() == '143'
   assert worker.wait('saved') == 'saved'
   (worker.folder / 'saved').unlink()
   (worker.folder / 'flags').unlink()
@@ -123,7 +146,8 @@ def test_a_worker_that_does_not_listen_is_ended(worker):
   worker('start', '--deaf')
   worker.wait('flags')
   worker('stop', GRACE_SECONDS=0)
-  assert worker.state() == 'exit 137'
+  assert worker.state() == 'stopped'
+  assert worker.exit_status() == '137'
 
 
 def test_a_worker_that_was_switched_off_has_failed(worker):
@@ -134,6 +158,7 @@ def test_a_worker_that_was_switched_off_has_failed(worker):
   notes = worker.folder.parent / '.meshwork'
   # Neither a status nor a process: the number is now that of this test.
   (notes / 'exit').unlink()
+  (notes / 'stopped').unlink()
   (notes / 'supervisor').write_text(f'{pathlib.Path("/proc/self").readlink()}')
   assert worker.state() == 'exit 137'
 

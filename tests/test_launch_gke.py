@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 from jobset_schema import faults
-from launching import LAUNCH, ROOT, Machine, printed
+from launching import COMMIT, LAUNCH, ROOT, Machine, printed
 
 SETTINGS = {
   'RUN_NAME': 'llama',
@@ -25,7 +25,9 @@ case "$*" in *' -f -') cat >FOLDER/manifest.yaml ;; esac
 def machine(tmp_path) -> Machine:
   machine = Machine(tmp_path)
   machine.fake('kubectl', KUBECTL)
-  machine.fake('docker', 'cat >FOLDER/context.tar')
+  machine.fake(
+    'docker', 'if [ "$1" = build ]; then cat >FOLDER/context.tar; fi'
+  )
   return machine
 
 
@@ -175,10 +177,14 @@ def test_only_yes_reaches_the_cluster(machine):
 
 def test_the_image_is_made_of_the_commit(machine):
   machine.run('gke.sh', 'image', '--yes', **SETTINGS)
-  build, push = machine.calls
-  assert build[:4] == ['docker', 'build', '-f', 'launch/Dockerfile']
-  assert build[-3:] == ['-t', SETTINGS['IMAGE'], '-']
+  archive, build, push = machine.calls
+  assert archive == ['git', '-C', str(ROOT), 'archive', COMMIT]
+  assert build == [
+    'docker', 'build', '--platform=linux/amd64', '-f', 'launch/Dockerfile',
+    '--build-arg', f'COMMIT={COMMIT}', '-t', SETTINGS['IMAGE'], '-',
+  ]  # fmt: skip
   assert push == ['docker', 'push', SETTINGS['IMAGE']]
+  assert (machine.folder / 'context.tar').read_text() == 'archive\n'
   for line in (LAUNCH / 'Dockerfile').read_text().splitlines():
     if line.startswith('COPY'):
       assert (ROOT / line.split()[1]).exists()

@@ -3,25 +3,24 @@
 import shlex
 
 import pytest
-from launching import Machine, printed
+from launching import COMMIT, ROOT, Machine, printed
 
 SETTINGS = {
   'TPU_NAME': 'llama',
   'PROJECT': 'mine',
   'ZONE': 'us-east5-b',
   'ACCELERATOR': 'v6e-16',
-  'COMMIT': 'HEAD',
   'POLL_SECONDS': 0,
 }
 FLAGS = ['--config=configs/llama_1b.py', '--workdir=gs://bucket/run']
 AT = ['--project=mine', '--zone=us-east5-b']
 RESOURCES = ['gcloud', 'compute', 'tpus', 'queued-resources']
 
-# Says what the files of answers say: the state of the queued resource, and
-# statuses of the workers, where 'dead' is a connection that fails.
+# Says what the files of answers say: the state of the queued resource, statuses
+# of the workers, where 'dead' is a connection that fails, and exit statuses.
 GCLOUD = """
 case "$*" in
-  *' describe '*)
+  *'value(state.state)'*)
     state=$(answer FOLDER/machines)
     if [ "$state" = GONE ]; then echo 'ERROR: NOT_FOUND: x' >&2; exit 1; fi
     if [ "$state" = MUTE ]; then echo 'ERROR: no network' >&2; exit 1; fi
@@ -35,9 +34,11 @@ case "$*" in
       number=$((number + 1))
     done
     ;;
-  *' create '*) if [ -e FOLDER/taken ]; then exit 1; fi ;;
+  *' create '*) exit "$(answer FOLDER/creations)" ;;
+  *' scp '*) exit "$(answer FOLDER/copies)" ;;
 esac
 """
+ABSENT = 'absent absent absent absent'
 RUNNING = 'running running running running'
 DONE = 'exit-0 exit-0 exit-0 exit-0'
 
@@ -46,13 +47,23 @@ DONE = 'exit-0 exit-0 exit-0 exit-0'
 def machine(tmp_path) -> Machine:
   machine = Machine(tmp_path)
   machine.fake('gcloud', GCLOUD)
+  machine.answers('creations', '0')
+  machine.answers('copies', '0')
   return machine
+
+
+def watch(machine: Machine, command: str = 'watch', code: int = 0, **settings):
+  """Runs a command that follows the run."""
+  return machine.run(
+    'tpu_vm.sh', command, '--yes', '--', *FLAGS, code=code,
+    **(SETTINGS | settings),
+  )  # fmt: skip
 
 
 def steps(machine: Machine) -> list[str]:
   """What gcloud was told to do, without the looks at how things stand."""
   found = []
-  for _, _, _, _, verb, *rest in machine.calls:
+  for _, _, _, _, verb, *rest in (c for c in machine.calls if c[0] != 'git'):
     remote = [w for w in rest if w.startswith('--command=')]
     word = remote[0].rpartition('tpu_worker.sh ')[2] if remote else verb
     word = word.split()[0]
@@ -61,7 +72,8 @@ def steps(machine: Machine) -> list[str]:
   return found
 
 
-UP = ['create', 'scp', 'setup', 'start']
+RUN = ['scp', 'setup', 'start']
+UP = ['create', *RUN]
 
 
 def test_all_prints_every_command_and_runs_none(machine):
@@ -69,25 +81,30 @@ def test_all_prints_every_command_and_runs_none(machine):
     'tpu_vm.sh', 'all', '--', *FLAGS, '--config.steps=9', **SETTINGS
   )
   assert machine.calls == []
-  commands = printed(done.stdout)
-  commit = commands[2][-1]
-  assert len(commit) == 12
-  code = f'meshwork-{commit}'
+  code = f'meshwork-{COMMIT}'
   archive = f'{machine.folder}/{code}.tar.gz'
   worker = 'bash meshwork/launch/tpu_worker.sh'
-  ssh = [*RESOURCES, 'ssh', 'llama', '--node=all', '--worker=all', '--quiet']
-  describe = [
-    *RESOURCES, 'describe', 'llama', '--format=value(state.state)', *AT,
+  ssh = [
+    *RESOURCES, 'ssh', 'llama', '--node=all', '--worker=all', '--quiet',
+    '--ssh-flag=-oServerAliveInterval=30',
   ]  # fmt: skip
-  assert commands[0] == [
+  create = [
     *RESOURCES, 'create', 'llama', '--accelerator-type=v6e-16',
     '--runtime-version=v2-alpha-tpuv6e', '--node-id=llama', '--spot', *AT,
   ]  # fmt: skip
-  assert commands[1] == describe
-  assert commands[2][-4:] == [
-    'archive', '--format=tar.gz', f'--output={archive}', commit,
-  ]  # fmt: skip
-  assert commands[3:] == [
+  delete = [*RESOURCES, 'delete', 'llama', '--force', '--quiet', *AT]
+  assert printed(done.stdout) == [
+    create,
+    [*RESOURCES, 'describe', 'llama', '--format=value(state.state)', *AT],
+    [
+      *ssh,
+      f'--command={worker} state || echo meshwork-worker absent',
+      *AT,
+    ],
+    [
+      'git', '-C', str(ROOT), 'archive', '--format=tar.gz',
+      f'--output={archive}', COMMIT,
+    ],
     [
       *RESOURCES, 'scp', archive, f'llama:{code}.tar.gz', '--node=all',
       '--worker=all', '--quiet', *AT,
@@ -100,13 +117,14 @@ def test_all_prints_every_command_and_runs_none(machine):
     ],
     [
       *ssh,
-      f'--command=MESHWORK_COMMIT={commit} {worker} start {FLAGS[0]} '
+      f'--command=MESHWORK_COMMIT={COMMIT} {worker} start {FLAGS[0]} '
       f'{FLAGS[1]} --config.steps=9 --multihost',
       *AT,
     ],
-    describe,
-    [*ssh, f'--command={worker} state', *AT],
-    [*RESOURCES, 'delete', 'llama', '--force', '--quiet', *AT],
+    # After a preemption, and at the end.
+    delete,
+    create,
+    delete,
   ]  # fmt: skip
 
 
@@ -114,12 +132,12 @@ def test_all_prints_every_command_and_runs_none(machine):
   ('settings', 'words'),
   [
     (
-      {'ACCELERATOR': 'v5p-64', 'PROVISIONING': 'on-demand'},
+      {'ACCELERATOR': 'v5p-64', 'CREATE_FLAGS': ''},
       '--accelerator-type=v5p-64 --runtime-version=v2-alpha-tpuv5 '
       '--node-id=llama',
     ),
     (
-      {'ACCELERATOR': 'v5litepod-8', 'PROVISIONING': 'reserved'},
+      {'ACCELERATOR': 'v5litepod-8', 'CREATE_FLAGS': '--reserved'},
       '--accelerator-type=v5litepod-8 --runtime-version=v2-alpha-tpuv5-lite '
       '--node-id=llama --reserved',
     ),
@@ -127,7 +145,7 @@ def test_all_prints_every_command_and_runs_none(machine):
       {
         'ACCELERATOR': 'v4-32',
         'SLICES': 3,
-        'CREATE_FLAGS': '--network=mine --internal-ips',
+        'CREATE_FLAGS': '--spot --network=mine --internal-ips',
       },
       '--accelerator-type=v4-32 --runtime-version=tpu-ubuntu2204-base '
       '--node-count=3 --node-prefix=llama --spot --network=mine '
@@ -176,7 +194,7 @@ def test_flags_arrive_as_they_were_given(machine):
   ]
   settings = SETTINGS | {'ACCELERATOR': 'v5litepod-4'}
   done = machine.run('tpu_vm.sh', 'run', '--', *flags, **settings)
-  (ssh,) = printed(done.stdout)
+  ssh = printed(done.stdout)[-1]
   (remote,) = (w for w in ssh if w.startswith('--command='))
   words = shlex.split(remote.removeprefix('--command='))
   assert words[words.index('start') + 1 :] == flags
@@ -199,13 +217,13 @@ def test_a_missing_setting_is_named(machine, name):
     ([], {}, 'give a command'),
     (['create', '--force'], {}, '--force is no option'),
     (['create', 'run'], {}, 'Give one command'),
-    (['create'], {'ACCELERATOR': 'v6e-18'}, '18 chips are no whole hosts of 4'),
-    (['create'], {'ACCELERATOR': 'v5p-12'}, '12 TensorCores are no whole'),
+    (['create'], {'ACCELERATOR': 'v6e-18'}, 'must be a multiple of 4'),
+    (['create'], {'ACCELERATOR': 'v5p-12'}, 'must be a multiple of 8'),
+    (['create'], {'ACCELERATOR': 'v6e-08'}, 'N must be a number'),
     (['create'], {'ACCELERATOR': 'v6e'}, "'v6e'"),
     (['create'], {'ACCELERATOR': 'tpu7x-8'}, 'on GKE only'),
-    (['create'], {'PROVISIONING': 'cheap'}, "PROVISIONING is 'cheap'"),
     (['create'], {'SLICES': 'two'}, "SLICES is 'two'"),
-    (['setup'], {'COMMIT': 'nope'}, "COMMIT is 'nope'"),
+    (['run'], {'COMMIT': 'nope'}, "COMMIT is 'nope'"),
   ],
 )
 def test_a_mistake_is_explained(machine, arguments, settings, message):
@@ -217,16 +235,25 @@ def test_a_mistake_is_explained(machine, arguments, settings, message):
   assert machine.calls == []
 
 
+def test_changes_that_would_not_be_trained_are_refused(machine):
+  (machine.folder / 'changes').touch()
+  arguments = ['tpu_vm.sh', 'run', '--yes', '--', *FLAGS]
+  done = machine.run(*arguments, code=2, **SETTINGS)
+  assert 'changes that are in no commit' in done.stderr
+  assert machine.calls == []
+  machine.run(*arguments, COMMIT='HEAD', **SETTINGS)
+  assert steps(machine) == RUN
+
+
 def test_two_preemptions_then_the_end(machine):
   machine.answers(
     'machines',
-    *('WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE'),
-    *('ACTIVE', 'SUSPENDING', 'ACTIVE'),
-    *('ACTIVE', 'SUSPENDED', 'ACTIVE'),
-    'ACTIVE',
+    *('WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE', 'ACTIVE'),
+    *('SUSPENDING', 'SUSPENDED', 'DELETING', 'GONE', 'ACTIVE', 'ACTIVE'),
+    *('SUSPENDED', 'GONE', 'PROVISIONING', 'ACTIVE'),
   )
-  machine.answers('workers', RUNNING, RUNNING, RUNNING, DONE)
-  done = machine.run('tpu_vm.sh', 'all', '--yes', '--', *FLAGS, **SETTINGS)
+  machine.answers('workers', ABSENT, RUNNING, ABSENT, RUNNING, ABSENT, DONE)
+  done = watch(machine, 'all')
   assert steps(machine) == [*UP, 'delete', *UP, 'delete', *UP, 'delete']
   starts = [c[-3] for c in machine.calls if ' start ' in c[-3]]
   # Every attempt is the same command: the workdir alone says where to go on.
@@ -238,78 +265,94 @@ def test_two_preemptions_then_the_end(machine):
 def test_a_failure_starts_main_py_again_on_the_same_machines(machine):
   machine.answers('machines', 'ACTIVE')
   machine.answers('workers', 'exit-1 running running running', RUNNING, DONE)
-  machine.run('tpu_vm.sh', 'watch', '--yes', '--', *FLAGS, **SETTINGS)
-  assert steps(machine) == ['start']
+  watch(machine)
+  assert steps(machine) == RUN
 
 
 @pytest.mark.parametrize('status', [2, 65])
 def test_what_would_only_repeat_ends_the_loop(machine, status):
   machine.answers('machines', 'ACTIVE')
   machine.answers('workers', f'exit-1 exit-{status} running exit-143')
-  machine.run(
-    'tpu_vm.sh', 'all', '--yes', '--', *FLAGS, code=status, **SETTINGS
-  )
+  watch(machine, 'all', code=status)
   # The machines are given back, after the log has been shown.
-  assert steps(machine) == [*UP, 'log', 'delete']
+  assert steps(machine) == ['create', 'log', 'delete']
+
+
+def test_stop_ends_the_loop(machine):
+  machine.answers('machines', 'ACTIVE')
+  # One host was told; the others agreed to end.
+  machine.answers('workers', RUNNING, 'exit-143 stopped exit-143 running')
+  watch(machine, 'all', code=143)
+  assert steps(machine) == ['create', 'delete']
 
 
 def test_restarts_are_counted(machine):
   machine.answers('machines', 'ACTIVE')
   machine.answers('workers', 'exit-134 exit-134 exit-134 exit-134')
-  settings = SETTINGS | {'MAX_RESTARTS': 3, 'KEEP': 'yes'}
-  done = machine.run(
-    'tpu_vm.sh', 'all', '--yes', '--', *FLAGS, code=1, **settings
-  )
-  assert steps(machine) == [*UP, 'start', 'start', 'start']
+  done = watch(machine, code=1, MAX_RESTARTS=3)
+  assert steps(machine) == RUN * 3
   assert 'Given up after 3 restarts' in done.stderr
-  assert 'cost money' in done.stderr
+
+
+@pytest.mark.parametrize('workers', [ABSENT, 'exit-1'])
+def test_a_step_that_fails_is_taken_again(machine, workers):
+  machine.answers('machines', 'ACTIVE')
+  machine.answers('workers', *[workers] * 3, DONE)
+  machine.answers('copies', '1', '1', '0')
+  watch(machine)
+  assert steps(machine) == ['scp', 'scp', *RUN]
 
 
 def test_machines_that_do_not_answer_are_made_anew(machine):
-  machine.answers('machines', 'ACTIVE')
+  machine.answers('machines', *['ACTIVE'] * 6, 'GONE', 'ACTIVE')
   machine.answers(
-    'workers',
-    *('dead', RUNNING, 'dead', RUNNING, 'dead', 'dead', RUNNING, DONE),
+    'workers', *('dead', RUNNING, 'dead', RUNNING, 'dead', 'dead'), ABSENT, DONE
   )
-  settings = SETTINGS | {'PATIENCE': 2}
-  machine.run('tpu_vm.sh', 'watch', '--yes', '--', *FLAGS, **settings)
+  watch(machine, PATIENCE=2)
   assert steps(machine) == ['delete', *UP]
 
 
 def test_a_launcher_without_network_waits(machine):
   machine.answers('machines', *['MUTE'] * 9, 'ACTIVE')
   machine.answers('workers', DONE)
-  settings = SETTINGS | {'PATIENCE': 2}
-  machine.run('tpu_vm.sh', 'watch', '--yes', '--', *FLAGS, **settings)
+  watch(machine, PATIENCE=2)
   assert steps(machine) == []
 
 
 def test_some_workers_at_their_end_is_not_the_end(machine):
   machine.answers('machines', 'ACTIVE')
   machine.answers('workers', 'exit-0 exit-0 exit-0 running', 'exit-0', DONE)
-  done = machine.run('tpu_vm.sh', 'watch', '--yes', '--', *FLAGS, **SETTINGS)
+  watch(machine)
   assert steps(machine) == []
   assert (machine.folder / 'workers').read_text() == f'{DONE}\n'
-  assert 'done' in done.stderr
 
 
 def test_machines_that_were_deleted_by_hand_are_not_made_again(machine):
   machine.answers('machines', 'ACTIVE', 'GONE')
   machine.answers('workers', RUNNING)
-  machine.run('tpu_vm.sh', 'watch', '--yes', '--', *FLAGS, code=1, **SETTINGS)
+  watch(machine, code=1)
   assert steps(machine) == []
 
 
 def test_a_request_that_cannot_be_met_is_given_back(machine):
-  machine.answers('machines', 'WAITING_FOR_RESOURCES', 'FAILED')
-  done = machine.run(
-    'tpu_vm.sh', 'all', '--yes', '--', *FLAGS, code=1, **SETTINGS
+  machine.answers('machines', 'FAILED', 'GONE', 'FAILED')
+  done = watch(machine, 'all', code=1, MAX_RESTARTS=1)
+  assert steps(machine) == ['create', 'delete', 'create', 'delete']
+  assert (
+    'Given up after 1 restarts (MAX_RESTARTS): the machines are FAILED'
+    in (done.stderr)
   )
-  assert steps(machine) == ['create', 'delete']
-  assert 'did not come' in done.stderr
 
 
 def test_a_name_that_is_taken_is_left_alone(machine):
-  (machine.folder / 'taken').touch()
-  machine.run('tpu_vm.sh', 'all', '--yes', '--', *FLAGS, code=1, **SETTINGS)
+  machine.answers('creations', '1')
+  watch(machine, 'all', code=1)
   assert steps(machine) == ['create']
+
+
+def test_a_creation_that_fails_is_tried_again(machine):
+  machine.answers('machines', 'SUSPENDED', 'GONE', 'GONE', 'ACTIVE')
+  machine.answers('creations', '1', '0')
+  machine.answers('workers', DONE)
+  watch(machine)
+  assert steps(machine) == ['delete', 'create', 'create']
