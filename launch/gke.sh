@@ -25,7 +25,8 @@ TOPOLOGY=${TOPOLOGY:-}
 IMAGE=${IMAGE:-}
 
 # --- May be given:
-# Slices of that topology, joined by the data-center network.
+# Slices of that topology, joined by the data-center network; GKE joins slices of
+# several hosts only.
 SLICES=${SLICES:-1}
 # Chips of a host; empty: 1 or 8 for slices of v5e and v6e of that size, else 4.
 CHIPS=${CHIPS:-}

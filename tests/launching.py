@@ -13,8 +13,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / 'launch'
 
 _TOOLS = (
-  'bash', 'cat', 'date', 'dirname', 'grep', 'head', 'hostname', 'mkdir',
-  'mktemp', 'mv', 'rm', 'sed', 'setsid', 'sleep', 'tail', 'touch', 'tr', 'wc',
+  'bash', 'cat', 'cp', 'date', 'dirname', 'grep', 'gzip', 'head', 'hostname',
+  'ln', 'mkdir', 'mktemp', 'mv', 'rm', 'sed', 'setsid', 'sleep', 'tail', 'tar',
+  'touch', 'tr', 'wc',
 )  # fmt: skip
 
 COMMIT = '0123456789ab'

@@ -1,14 +1,19 @@
-"""The shell of launch/, and what a TPU VM's worker does."""
+"""The shell of launch/, its guide, and what a worker of a TPU VM does."""
 
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 from launching import LAUNCH, ROOT, Machine
 
+from configs.base import get_config
+from configs.check import fields
 from train import workdir
 
 # Stands for training: saves on a signal, and takes a moment to.
@@ -171,3 +176,40 @@ def test_a_worker_without_packages_says_so(worker):
 def test_a_copy_without_history_knows_its_commit(monkeypatch):
   monkeypatch.setenv('MESHWORK_COMMIT', '0123456789ab')
   assert workdir._commit() == '0123456789ab'
+
+
+def commands_of_the_runbook() -> Iterator[tuple[list[str], dict[str, str]]]:
+  """Words of each command in docs/tpu.md, and what was exported before."""
+  exported: dict[str, str] = {}
+  page = (ROOT / 'docs/tpu.md').read_text()
+  for block in re.findall(r'^```sh\n(.*?)^```', page, re.DOTALL | re.MULTILINE):
+    for line in block.replace('\\\n', ' ').splitlines():
+      program, *words = shlex.split(line)
+      if program == 'export':
+        exported |= dict(word.split('=', 1) for word in words)
+      else:
+        yield [program, *words], exported
+
+
+def test_every_launch_of_the_runbook_is_one(tmp_path):
+  machine = Machine(tmp_path)
+  launched = []
+  for (program, *words), exported in commands_of_the_runbook():
+    if program != 'bash':
+      continue
+    script = words.pop(0).removeprefix('launch/')
+    words.remove('--yes')
+    machine.run(script, *words, **exported)
+    launched.append((script, words[0]))
+  assert {script for script, _ in launched} == {
+    'tpu_vm.sh', 'gke.sh', 'slurm.sbatch',
+  }  # fmt: skip
+  assert machine.calls == []
+
+
+def test_every_flag_of_the_runbook_is_one():
+  known = fields(get_config())
+  page = (ROOT / 'docs/tpu.md').read_text()
+  assert set(re.findall(r'--config\.([\w.]+)=', page)) <= set(known)
+  for config in re.findall(r'--config=(\S+)', page):
+    assert (ROOT / config).exists()
