@@ -143,7 +143,9 @@ def test_a_worker_saves_before_it_stops_or_starts_again(worker):
   worker('start', '--three')
   assert worker.wait('saved') == 'saved'
   assert worker.state() == 'running'
-  worker('stop')
+  # That one before was stopped says nothing about this one.
+  (worker.folder / 'status').write_text('3')
+  assert worker.end() == 'exit 3'
 
 
 def test_a_worker_that_does_not_listen_is_ended(worker):

@@ -330,11 +330,17 @@ def test_some_workers_at_their_end_is_not_the_end(machine):
   assert (machine.folder / 'workers').read_text() == f'{DONE}\n'
 
 
-def test_machines_that_were_deleted_by_hand_are_not_made_again(machine):
-  machine.answers('machines', 'ACTIVE', 'GONE')
+@pytest.mark.parametrize(
+  ('before', 'renewals'),
+  [(['ACTIVE'], []), (['SUSPENDED', 'GONE', 'ACTIVE'], ['delete', 'create'])],
+)
+def test_machines_that_were_deleted_by_hand_are_not_made_again(
+  machine, before, renewals
+):
+  machine.answers('machines', *before, 'GONE')
   machine.answers('workers', RUNNING)
   watch(machine, code=1)
-  assert steps(machine) == []
+  assert steps(machine) == renewals
 
 
 def test_a_request_that_cannot_be_met_is_given_back(machine):
