@@ -1,12 +1,9 @@
 """Cloud TPU VMs: the commands of gcloud, and the loop that resumes."""
 
-import io
 import shlex
-import sys
-import tarfile
 
 import pytest
-from launching import COMMIT, LAUNCH, ROOT, Machine, printed
+from launching import COMMIT, ROOT, Machine, printed
 
 SETTINGS = {
   'TPU_NAME': 'llama',
@@ -365,60 +362,3 @@ def test_a_creation_that_fails_is_tried_again(machine):
   machine.answers('workers', DONE)
   watch(machine)
   assert steps(machine) == ['delete', 'create', 'create']
-
-
-# One worker, which is a folder of this machine.
-LOCAL_GCLOUD = """
-case "$*" in
-  *'value(state.state)'*) echo ACTIVE ;;
-  *' scp '*) cp "$5" "FOLDER/host/${6#llama:}" ;;
-  *' ssh '*)
-    cd FOLDER/host
-    for word in "$@"; do
-      case $word in
-        --command=*) HOME=$PWD exec bash -c "${word#--command=}" ;;
-      esac
-    done
-    ;;
-esac
-"""
-# Stands for training: fails at first.
-FAILS_ONCE = """
-import os, pathlib, sys
-again = pathlib.Path('again')
-seen = [os.environ['MESHWORK_COMMIT'], *sys.argv[1:]]
-pathlib.Path('seen').write_text('\\n'.join(seen))
-if again.exists():
-  sys.exit(0)
-again.touch()
-sys.exit(1)
-"""
-
-
-def test_a_run_from_the_copy_of_the_code_to_its_end(machine):
-  files = {
-    'main.py': FAILS_ONCE,
-    'launch/tpu_worker.sh': (LAUNCH / 'tpu_worker.sh').read_text(),
-    'scripts/env.sh': 'mkdir -p .venv/bin && touch .venv/bin/activate',
-  }
-  with tarfile.open(machine.folder / 'code.tar.gz', 'w:gz') as archive:
-    for name, text in files.items():
-      info = tarfile.TarInfo(name)
-      info.size = len(text.encode())
-      archive.addfile(info, io.BytesIO(text.encode()))
-  (machine.folder / 'host').mkdir()
-  (machine.folder / 'bin/python').symlink_to(sys.executable)
-  (machine.folder / 'bin/python3.11').symlink_to(sys.executable)
-  machine.fake('gcloud', LOCAL_GCLOUD)
-  machine.fake(
-    'git', f'case "$*" in *rev-parse*) echo {COMMIT} ;; *archive*) '
-    'cp FOLDER/code.tar.gz "FOLDER/meshwork-' f'{COMMIT}.tar.gz" ;; esac'
-  )  # fmt: skip
-  flags = ["--workdir=gs://bucket/it's my run", '--config.x=$HOME "a" \\n']
-  machine.run(
-    'tpu_vm.sh', 'all', '--yes', '--', *flags,
-    **(SETTINGS | {'ACCELERATOR': 'v6e-8'}),
-  )  # fmt: skip
-  seen = (machine.folder / 'host/meshwork/seen').read_text()
-  assert seen.splitlines() == [COMMIT, *flags]
-  assert steps(machine) == [*UP, *RUN, 'delete']
