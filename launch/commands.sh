@@ -4,6 +4,10 @@
 
 # Set by --yes on the command line.
 ACTING=no
+# Exit status of main.py that another attempt would only repeat: the
+# configuration does not fit, the numbers broke down (docs/training.md).
+# shellcheck disable=SC2034  # those that source this use it
+FINAL=' 2 65 '
 
 die() {
   echo "${0##*/}: $*" >&2

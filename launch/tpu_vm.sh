@@ -50,9 +50,6 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=commands.sh
 . "$root/launch/commands.sh"
 
-# Exit status of main.py that another attempt would only repeat: the
-# configuration does not fit, the numbers broke down (docs/training.md).
-FINAL=' 2 65 '
 # What each worker is told; it lies in its home directory.
 WORKER='bash meshwork/launch/tpu_worker.sh'
 # The same question to a worker that has no code yet.

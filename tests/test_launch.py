@@ -61,6 +61,18 @@ def test_shellcheck_has_nothing_to_say():
   check(program, '--external-sources', '--source-path=SCRIPTDIR', *SCRIPTS)
 
 
+def test_final_statuses_are_those_of_main_py():
+  program = (ROOT / 'main.py').read_text()
+  statuses = re.findall(
+    r'^(?:USAGE|DATA)_ERROR = (\d+)$', program, re.MULTILINE
+  )
+  assert len(statuses) == 2
+  shell = (LAUNCH / 'commands.sh').read_text()
+  assert f"FINAL=' {' '.join(statuses)} '" in shell
+  manifest = (LAUNCH / 'gke_jobset.yaml').read_text()
+  assert f'values: [{", ".join(statuses)}]' in manifest
+
+
 class Worker:
   """A checkout as it lies on a worker, with a stand-in for main.py."""
 
