@@ -34,8 +34,7 @@ def test_killed_three_times_resumes_bit_for_bit(folder):
   ]
   assert losses[0] == losses[1]
   assert sorted(losses[0]) == [40, 80, 120]
-  (profile,) = workdir.glob('profile/process_0/**/*.xplane.pb')
-  assert profile.stat().st_size > 0
+  assert list(workdir.glob('profile/process_0/**/*.xplane.pb'))
 
 
 def test_a_signal_saves_the_step_and_loses_none(folder):

@@ -7,8 +7,6 @@ from typing import Any
 import jax
 from etils import epath
 
-FOLDER = 'profile'
-
 # (state, batch) -> (state, metrics), as train/step.py has it.
 Step = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -41,7 +39,7 @@ def profiled(
     yield train_step
     return
   first, last = max(start, done + 1), start + steps - 1
-  folder = workdir / FOLDER / f'process_{jax.process_index()}'
+  folder = workdir / 'profile' / f'process_{jax.process_index()}'
   step = done
   with contextlib.ExitStack() as profile:
 

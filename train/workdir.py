@@ -99,8 +99,9 @@ def _commit() -> str | None:
 
   A copy without its history is told by MESHWORK_COMMIT what it is a copy of.
   """
-  if 'MESHWORK_COMMIT' in os.environ:
-    return os.environ['MESHWORK_COMMIT']
+  told = os.environ.get('MESHWORK_COMMIT')
+  if told:
+    return told
   try:
     git = subprocess.run(
       ['git', 'describe', '--always', '--dirty'],
