@@ -348,6 +348,9 @@ def _log() -> ConfigDict:
   log.every = 10
   # Write TensorBoard event files beside metrics.jsonl.
   log.tensorboard = True
+  # Profile this many steps, from this one on, into the workdir; None: none.
+  log.profile_start = config_dict.placeholder(int)
+  log.profile_steps = 3
   return log
 
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts with the name of a requirements file: makes .venv
 # with exactly the pinned packages of requirements/NAME.txt, once, and activates
 # it. PYTHON names the interpreter to make it with.

@@ -40,7 +40,8 @@ CHOICES = [
 RANGES = [
   ('steps', 0), ('batch_size', 0), ('accumulation_steps', 0),
   ('sequence_length', 0), ('evaluation.every', 0), ('checkpoint.every', 0),
-  ('log.every', 0), ('checkpoint.keep_last', 0), ('evaluation.batch_size', 0),
+  ('log.every', 0), ('log.profile_start', 0), ('log.profile_steps', 0),
+  ('checkpoint.keep_last', 0), ('evaluation.batch_size', 0),
   ('loss.chunk', 0), ('optimizer.learning_rate', -1.0),
   ('optimizer.learning_rate', math.nan), ('optimizer.weight_decay', -0.1),
   ('optimizer.final_fraction', 1.1), ('optimizer.epsilon', -1e-8),
@@ -83,6 +84,11 @@ def test_a_value_out_of_range_names_its_field(field, value):
       {'optimizer.schedule': 'wsd', 'optimizer.warmup_steps': 15,
        'optimizer.decay_steps': 6},
       ['optimizer.warmup_steps = 15', 'optimizer.decay_steps = 6',
+       'steps = 20'],
+    ),
+    (
+      {'log.profile_start': 19},
+      ['log.profile_start = 19', 'log.profile_steps = 3', '19 to 21',
        'steps = 20'],
     ),
   ],

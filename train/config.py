@@ -126,6 +126,8 @@ class TrainConfig:
   checkpoint_keep_last: int
   log_every: int
   log_tensorboard: bool
+  log_profile_start: int | None
+  log_profile_steps: int
   prefetch: int
 
   def __post_init__(self):
@@ -136,6 +138,7 @@ class TrainConfig:
     for section in ('evaluation', 'checkpoint', 'log'):
       _check_positive(f'{section}.every', getattr(self, f'{section}_every'))
     _check_positive('checkpoint.keep_last', self.checkpoint_keep_last)
+    self._check_profile()
     _check_positive('evaluation.batch_size', self.evaluation_batch_size)
     _check_divides(
       'batch_size',
@@ -147,6 +150,19 @@ class TrainConfig:
     _check_divides(
       'sequence_length', self.sequence_length, 'loss.chunk', self.loss.chunk
     )
+
+  def _check_profile(self) -> None:
+    start, steps = self.log_profile_start, self.log_profile_steps
+    _check_positive('log.profile_steps', steps)
+    if start is None:
+      return
+    _check_positive('log.profile_start', start)
+    if start + steps - 1 > self.steps:
+      raise ValueError(
+        f'log.profile_start = {start} and log.profile_steps = {steps} ask for '
+        f'a profile of steps {start} to {start + steps - 1}, but the last step '
+        f'is steps = {self.steps}.'
+      )
 
 
 def train_config(config: Mapping[str, Any]) -> TrainConfig:
@@ -189,6 +205,8 @@ def train_config(config: Mapping[str, Any]) -> TrainConfig:
     checkpoint_keep_last=config['checkpoint']['keep_last'],
     log_every=config['log']['every'],
     log_tensorboard=config['log']['tensorboard'],
+    log_profile_start=config['log']['profile_start'],
+    log_profile_steps=config['log']['profile_steps'],
     prefetch=config['data']['prefetch'],
   )
 

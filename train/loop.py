@@ -23,6 +23,7 @@ from train.data import (
 from train.early_stopping import NO_EVALUATION, Best, observe, should_stop
 from train.evaluate import evaluate
 from train.journal import Journal
+from train.profile import profiled
 from train.setup import (
   compile_eval_step,
   compile_train_step,
@@ -133,6 +134,15 @@ def train(
         )
         eval_step = compile_eval_step(setup, marks, abstract.eval_params, rows)
       batches = itertools.chain([first.result()], batches)
+      train_step = stack.enter_context(
+        profiled(
+          train_step,
+          start=config.log_profile_start,
+          steps=config.log_profile_steps,
+          done=step,
+          workdir=workdir,
+        )
+      )
 
     def settle(step: int, metrics: dict[str, jax.Array]) -> None:
       """Fetches the metrics of a step that has been dispatched."""

@@ -95,7 +95,13 @@ def start_workdir(
 
 
 def _commit() -> str | None:
-  """The checkout's commit; None where it is no checkout or git is missing."""
+  """The checkout's commit; None where it is no checkout or git is missing.
+
+  A copy without its history is told by MESHWORK_COMMIT what it is a copy of.
+  """
+  told = os.environ.get('MESHWORK_COMMIT')
+  if told:
+    return told
   try:
     git = subprocess.run(
       ['git', 'describe', '--always', '--dirty'],
