@@ -48,9 +48,13 @@ _ALLOW_CHANGE = flags.DEFINE_bool(
 )
 _MULTIHOST = flags.DEFINE_bool(
   'multihost',
-  False,
-  'Join the other hosts of the cluster, which jax.distributed detects.',
+  None,
+  'Expect a cluster; --nomultihost: run alone. Neither: a cluster that the '
+  'launcher describes is joined.',
 )
+flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.')
+flags.DEFINE_integer('num_processes', None, 'Processes of the cluster.')
+flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', 'best', 'evaluate, sample: best, last or a step.'
 )
@@ -113,12 +117,16 @@ def prepare() -> None:
   from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import training_data
   from input_pipeline.stores import prepare_stores
+  from train.distributed import first_process_does
+
+  def work() -> None:
+    for store in prepare_stores(training_data(config), log=print):
+      print(f'Dataset: {store}')
 
   config = _config()
   # Tokens that training will miss cannot be added to a store afterwards.
   augmentation_config(config)
-  for store in prepare_stores(training_data(config), log=print):
-    print(f'Dataset: {store}')
+  first_process_does(work, 'dataset prepared')
 
 
 def evaluate() -> None:
@@ -221,20 +229,23 @@ def main(argv: Sequence[str]) -> None:
   """Runs one command; a user's error is one line, not a traceback."""
   # Libraries' notes on their own working are not for a person to read.
   logging.set_verbosity(logging.ERROR)
+  joined = False
   try:
     command = _command(argv)
+    if command not in (report, documents):
+      joined = _join_cluster()
     if command not in (prepare, report, documents):
       _set_up_jax()
     command()
   except (UsageError, ValueError) as error:
     if isinstance(error, ValueError) and not _is_ours(error):
       raise
-    _fail(str(error), USAGE_ERROR)
+    _fail(str(error), USAGE_ERROR, joined)
   except Exception as error:
     exit_code = _exit_code(error)
     if exit_code is None:
       raise
-    _fail(str(error), exit_code)
+    _fail(str(error), exit_code, joined)
 
 
 def _is_ours(error: ValueError) -> bool:
@@ -265,8 +276,12 @@ def _exit_code(error: Exception) -> int | None:
   return None
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int, joined: bool = False) -> None:
   print(f'{os.path.basename(sys.argv[0])}: {message}', file=sys.stderr)
+  if joined:
+    from train.distributed import leave
+
+    leave(status)
   sys.exit(status)
 
 
@@ -311,8 +326,16 @@ def _set_up_jax() -> None:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-  if _MULTIHOST.value:
-    jax.distributed.initialize()
+
+
+def _join_cluster() -> bool:
+  """Joins the other processes of a cluster; whether there are any."""
+  from train.cluster.find import Given
+  from train.distributed import join_cluster
+
+  names = ('coordinator_address', 'num_processes', 'process_id')
+  given = Given(**{name: flags.FLAGS[name].value for name in names})
+  return join_cluster(given, expected=_MULTIHOST.value) is not None
 
 
 def _is_first_process() -> bool:

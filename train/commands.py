@@ -13,6 +13,7 @@ from model.sampling import SamplingConfig, generate
 from train.checkpoint import Checkpoints
 from train.config import TrainConfig
 from train.data import prepared_stores, validation_splits
+from train.distributed import check_same
 from train.evaluate import evaluate
 from train.mesh import make_mesh
 from train.setup import compile_eval_step, data_marks, make_setup
@@ -170,4 +171,6 @@ def _saved_run(
       f'first: python main.py train --config=... --workdir={workdir}'
     )
   with Checkpoints(directory, keep_last=None) as checkpoints:
-    yield checkpoints, checkpoints.find(which)
+    step = checkpoints.find(which)
+    check_same({'the checkpoint': step})
+    yield checkpoints, step

@@ -20,6 +20,7 @@ from train.data import (
   train_batches,
   validation_splits,
 )
+from train.distributed import check_same
 from train.early_stopping import NO_EVALUATION, Best, observe, should_stop
 from train.evaluate import evaluate
 from train.journal import Journal
@@ -33,7 +34,12 @@ from train.signals import Interrupted, stop_request
 from train.state import TrainState, abstract_state, init_state
 from train.summary import session_record, summary
 from train.timing import Stopwatch
-from train.workdir import CHECKPOINTS, check_same_run, start_workdir
+from train.workdir import (
+  CHECKPOINTS,
+  check_same_run,
+  facts_of_a_run,
+  start_workdir,
+)
 
 if TYPE_CHECKING:
   from input_pipeline.augmentation.config import AugmentationConfig
@@ -89,6 +95,10 @@ def train(
 
     # Go on from the newest checkpoint, or start.
     newest = checkpoints.newest()
+    check_same(
+      facts_of_a_run(resolved)
+      | {'the newest checkpoint': newest and newest.step}
+    )
     changes = []
     if newest is None:
       step, best = 0, NO_EVALUATION
