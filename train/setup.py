@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from model.config import ModelConfig
 from model.params import Params
 from train.config import TrainConfig
-from train.mesh import batch_sharding, make_mesh
+from train.mesh import batch_sharding, check_length, make_mesh
 from train.rows import Marks
 from train.state import Recipe, TrainState, make_recipe, state_shardings
 from train.step import compile_step, jit_eval_step, jit_train_step
@@ -35,10 +35,11 @@ def make_setup(config: TrainConfig) -> Setup:
   """Lays a model and its batches out on the devices.
 
   Raises:
-    ValueError: the batch or a parameter does not fit the mesh; the message
-      names the field to change.
+    ValueError: the batch, its rows or a parameter do not fit the mesh; the
+      message names the field to change.
   """
   mesh, rules = make_mesh(config.mesh), config.mesh.rules
+  check_length(mesh, rules, config.sequence_length)
   slices = config.accumulation_steps
   # The devices split one slice of the batch; the whole batch then fits too.
   batch_sharding(
