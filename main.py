@@ -126,7 +126,7 @@ def prepare() -> None:
   config = _config()
   # Tokens that training will miss cannot be added to a store afterwards.
   augmentation_config(config)
-  first_process_does(work, 'dataset prepared')
+  first_process_does(work, 'prepare the data')
 
 
 def evaluate() -> None:

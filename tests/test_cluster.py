@@ -4,6 +4,7 @@ import http.server
 import subprocess
 import sys
 import threading
+from typing import ClassVar
 
 import pytest
 import runs
@@ -45,10 +46,6 @@ TORCHRUN = {
   'MASTER_ADDR': 'node1',
   'MASTER_PORT': '29500',
 }
-AGENT = {
-  'TORCHELASTIC_RUN_ID': 'x',
-  'TORCHELASTIC_USE_AGENT_STORE': 'True',
-}
 GKE = {'TPU_WORKER_ID': '1', 'TPU_WORKER_HOSTNAMES': 'job-0-0.svc,job-0-1.svc'}
 SLICES = {
   'MEGASCALE_COORDINATOR_ADDRESS': 'job-slice-0-0.svc:8081',
@@ -82,9 +79,6 @@ def find(environ, *, given=None, expected=None, metadata=None):
     (SLURM, 'node07', 4, 3),
     (OPEN_MPI_4, '10.96.0.1', 4, 2),
     (OPEN_MPI_5, 'login-3.site', 4, 2),
-    (TORCHRUN, 'node1:29500', 4, 1),
-    # There the agent of torchrun itself listens.
-    (TORCHRUN | AGENT, 'node1:29501', 4, 1),
     (GKE, 'job-0-0.svc:8482', 2, 1),
     (GKE | SLICES, 'job-slice-0-0.svc:8482', 6, 5),
     (
@@ -95,14 +89,13 @@ def find(environ, *, given=None, expected=None, metadata=None):
     ),
     (GKE | {'JAX_COORDINATOR_PORT': '77'}, 'job-0-0.svc:77', 2, 1),
     # The nearest launcher counts: mpirun within an allocation, in the batch
-    # script or in a step; agents of torchrun that srun started.
+    # script or in a step.
     (SLURM | OPEN_MPI_5, 'login-3.site', 4, 2),
     ({'SLURM_NTASKS': '4'} | OPEN_MPI_4, '10.96.0.1', 4, 2),
-    ({'SLURM_NTASKS': '4'} | TORCHRUN, 'node1:29500', 4, 1),
-    ({'SLURM_NTASKS': '1'} | TORCHRUN, 'node1:29500', 4, 1),
-    (SLURM | TORCHRUN | AGENT, 'node1:29501', 4, 1),
-    # srun --mpi=pmi2 sets these too.
+    # srun --mpi=pmi2 sets these too, and scripts for srun those.
     (SLURM | HYDRA, 'node07', 4, 3),
+    (SLURM | {'WORLD_SIZE': '4', 'MASTER_ADDR': 'n'}, 'node07', 4, 3),
+    ({'WORLD_SIZE': '1'} | GKE, 'job-0-0.svc:8482', 2, 1),
   ],
 )
 @pytest.mark.parametrize('expected', [None, True])
@@ -134,8 +127,11 @@ def test_a_whole_description_is_joined(environ, host, count, index, expected):
     (HYDRA, {}, ['PMI_SIZE is 4', '--coordinator_address']),
     # mpiexec within an allocation of one task.
     (HYDRA | {'SLURM_NTASKS': '1'}, {}, ['PMI_SIZE is 4']),
-    (TORCHRUN, {'RANK': None}, ['WORLD_SIZE is 4', 'RANK']),
-    (TORCHRUN, {'MASTER_ADDR': None}, ['WORLD_SIZE is 4', 'MASTER_ADDR']),
+    (TORCHRUN, {}, ['WORLD_SIZE is 4', '--coordinator_address']),
+    (TORCHRUN, {'RANK': None}, ['WORLD_SIZE is 4', 'RANK', '--process_id']),
+    (TORCHRUN | {'SLURM_NTASKS': '1'}, {}, ['WORLD_SIZE is 4']),
+    # Agents of torchrun that srun started, one a node.
+    (SLURM | TORCHRUN | {'TORCHELASTIC_RUN_ID': 'x'}, {}, ['WORLD_SIZE is 4']),
     (GKE, {'TPU_WORKER_ID': None}, ['TPU_WORKER_HOSTNAMES', 'TPU_WORKER_ID']),
     (GKE, {'TPU_WORKER_ID': '2'}, ['2 host(s)', 'TPU_WORKER_ID is 2']),
     (GKE, {'TPU_WORKER_HOSTNAMES': None}, ['TPU_WORKER_HOSTNAMES']),
@@ -194,7 +190,7 @@ def test_a_process_that_is_alone_stays_alone(environ):
 
 
 def test_multihost_wants_a_description_be_it_of_one_process():
-  with pytest.raises(ValueError, match='nothing here describes one.*srun'):
+  with pytest.raises(ValueError, match=r'describes one\. Start.*srun'):
     find({}, expected=True)
   assert find({'SLURM_NTASKS': '1'}, expected=True) is None
 
@@ -216,6 +212,8 @@ def test_flags_are_enough_and_win():
   # The launcher says the rest.
   some = find(HYDRA, given=Given(coordinator_address='b:2'))
   assert (some.coordinator_address, some.process_id) == ('b:2', 1)
+  some = find(TORCHRUN, given=Given(coordinator_address='b:2'))
+  assert (some.num_processes, some.local_devices) == (4, (1,))
   assert find({}, given=Given(num_processes=1)) is None
 
 
@@ -290,7 +288,7 @@ def test_gpus_of_a_process(changes, devices):
 
 
 def test_gpus_that_cannot_be_shared_are_an_error():
-  with pytest.raises(ValueError, match='3 GPUs.*2 processes.*3 = 2 x 1 \\+ 1'):
+  with pytest.raises(ValueError, match=r'3 GPUs.*2 processes.*3 = 2 x 1 \+ 1'):
     find(SLURM | {'CUDA_VISIBLE_DEVICES': '0,1,2'})
 
 
@@ -325,9 +323,9 @@ def test_a_cloud_tpu_of_one_host_and_machines_that_are_none():
 
 
 def test_half_of_a_cloud_tpu_is_refused():
-  with pytest.raises(ValueError, match='agent-worker-number .*not set'):
+  with pytest.raises(ValueError, match=r'agent-worker-number .*not set'):
     find({}, metadata={'worker-network-endpoints': NEW_ENDPOINTS})
-  with pytest.raises(ValueError, match='worker-network-endpoints .*not set'):
+  with pytest.raises(ValueError, match=r'worker-network-endpoints .*not set'):
     find({}, metadata={'agent-worker-number': '1'})
   with pytest.raises(ValueError, match='MEGASCALE_SLICE_ID not set'):
     find(
@@ -351,7 +349,7 @@ def test_a_silent_metadata_server_is_no_reason_to_train_alone():
 class Metadata(http.server.BaseHTTPRequestHandler):
   """A metadata server; it fails once before it answers."""
 
-  attributes = {'agent-worker-number': '3'}
+  attributes: ClassVar = {'agent-worker-number': '3'}
   failures = 1
   asked = 0
 

@@ -30,7 +30,7 @@ def prepared_stores(data: 'TrainingData') -> 'Stores':
   def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
-  first_process_does(lambda: prepare_stores(data, log=log), 'dataset prepared')
+  first_process_does(lambda: prepare_stores(data, log=log), 'prepare the data')
   try:
     stores = open_stores(data)
   except ValueError as error:

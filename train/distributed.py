@@ -5,7 +5,6 @@
 
 import contextlib
 import hashlib
-import itertools
 import os
 import re
 import socket
@@ -33,9 +32,7 @@ _WAIT_SECONDS = 14 * 24 * 3600
 _LEAVE_SECONDS = 5
 
 _LOOPBACK = re.compile(r'(localhost|127\.[\d.]+|\[::1\]):\d+')
-
-# Barriers need a new name each time; all processes count alike.
-_waits = itertools.count()
+_FAILED = 'failed'
 
 
 def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
@@ -89,26 +86,31 @@ def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
 
 
 def first_process_does(work: Callable[[], Any], what: str) -> None:
-  """Runs something on process 0 while the others wait, however long."""
-  if _first():
-    work()
-  barrier(what, _WAIT_SECONDS)
+  """Runs something on process 0 while the others wait, however long.
 
+  They wait by the coordinator: collectives of devices are no means to wait,
+  for those of CPUs fail after half a minute.
 
-def barrier(what: str, seconds: float) -> None:
-  """Waits until all processes are here; uses no device.
-
-  Collectives of devices are no means to wait: those of CPUs fail after half a
-  minute.
+  Args:
+    work: what is done.
+    what: the same in words; two calls of a program name two things.
 
   Raises:
-    jax.errors.JaxRuntimeError: some process did not come within that time.
+    ValueError: on the other processes, where the work failed on process 0.
+    jax.errors.JaxRuntimeError: process 0 did not end it within two weeks.
   """
-  client = _client()
-  if client is not None:
-    client.wait_at_barrier(
-      f'meshwork {next(_waits)} {what}', int(1e3 * seconds)
-    )
+  client, key = _client(), f'meshwork/{what}'
+  if client is None:
+    work()
+  elif _first():
+    outcome = _FAILED
+    try:
+      work()
+      outcome = 'done'
+    finally:
+      client.key_value_set(key, outcome)
+  elif client.blocking_key_value_get(key, 1000 * _WAIT_SECONDS) == _FAILED:
+    raise ValueError(f'Process 0 could not {what}; it says why.')
 
 
 def check_same(facts: Mapping[str, Any]) -> None:
@@ -156,10 +158,11 @@ def leave(status: int) -> None:
   A process that ends in the usual way waits for the others, who may be waiting
   for its part of a computation.
   """
-  if _client() is None:
+  client = _client()
+  if client is None:
     return
   try:
-    barrier('leaving', _LEAVE_SECONDS)
+    client.wait_at_barrier('meshwork/leave', 1000 * _LEAVE_SECONDS)
   except jax.errors.JaxRuntimeError:
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,8 +1,8 @@
 """Which cluster a process is to join: flags first, then its launcher.
 
-What jax.distributed detects by itself (version 0.10) lacks Open MPI 5 and
-torchrun, and takes half a description for none: then each host would train its
-own model, and all of them write to one workdir.
+What jax.distributed detects by itself (version 0.10) lacks Open MPI 5, and
+takes half a description for none: then each host would train its own model, and
+all of them write to one workdir.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from train.cluster.description import Description, Environment, integer
-from train.cluster.launchers import hydra, open_mpi, slurm, torchrun
+from train.cluster.launchers import open_mpi, others, slurm
 from train.cluster.tpu import TPU_PORT, Fetch, cloud_tpu, gke_tpu
 
 _HINT = ' To run this process alone, add --nomultihost.'
@@ -89,9 +89,9 @@ def find_cluster(
   if expected:
     raise ValueError(
       '--multihost expects a cluster, and nothing here describes one. Start '
-      'every process by srun, mpirun or torchrun or on the hosts of a TPU '
-      'slice, or give each --coordinator_address=HOST:PORT (of process 0), '
-      '--num_processes and --process_id.'
+      'every process by srun or mpirun or on the hosts of a TPU slice, or give '
+      'each --coordinator_address=HOST:PORT (of process 0), --num_processes '
+      'and --process_id.'
     )
   return None
 
@@ -148,28 +148,27 @@ def _describe(environ: Environment, fetch: Fetch) -> Description | None:
   Raises:
     ValueError: a variable is not a number, or GPUs cannot be shared out.
   """
-  finders: list[Callable[[Environment], Description | None]] = [
-    open_mpi,
-    hydra,
-    slurm,
-    gke_tpu,
-    functools.partial(cloud_tpu, fetch=fetch),
-    torchrun,
-  ]
   if 'TORCHELASTIC_RUN_ID' in environ:
     # torchrun's agent may itself be a task of srun, whose variables then
     # describe the agents and not what they start.
-    finders = [torchrun, *finders[:-1]]
+    return others(environ)
+  finders: list[Callable[[Environment], Description | None]] = [
+    open_mpi,
+    others,
+    slurm,
+    gke_tpu,
+    functools.partial(cloud_tpu, fetch=fetch),
+  ]
   partial = alone = None
   for finder in finders:
     found = finder(environ)
     if found is None:
       continue
-    if not found.complete:
-      partial = partial or found
-    elif finder is slurm and found.num_processes == 1:
+    if found.num_processes == 1 and finder in (others, slurm):
       # An allocation with one task may hold a launcher with many.
       alone = found
-    else:
+    elif found.complete:
       return found
+    else:
+      partial = partial or found
   return partial or alone

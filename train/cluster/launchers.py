@@ -2,9 +2,8 @@
 
 Open MPI   OMPI_COMM_WORLD_*; the first host from OMPI_MCA_orte_hnp_uri
            (version 4) or PMIX_NAMESPACE (version 5)
-Hydra      PMI_SIZE, PMI_RANK (MPICH, Intel MPI); no address
 Slurm      SLURM_*, complete in what srun starts and nowhere else
-torchrun   WORLD_SIZE, RANK, MASTER_ADDR, MASTER_PORT
+others     numbers of processes, and no address that JAX may use
 """
 
 import re
@@ -20,6 +19,14 @@ from train.cluster.description import (
 # Launchers that name no port get one of the highest 4,096, which Linux does
 # not hand out to outgoing connections. Two jobs on a machine seldom share one.
 _FIRST_PORT, _PORTS = 61_440, 4_096
+
+# Processes, number of this one, and both within its machine.
+_OTHERS = (
+  # MPICH and Intel MPI.
+  ('PMI_SIZE', 'PMI_RANK', 'MPI_LOCALRANKID', 'MPI_LOCALNRANKS'),
+  # torchrun; at its MASTER_ADDR:MASTER_PORT it may listen itself.
+  ('WORLD_SIZE', 'RANK', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE'),
+)
 
 
 def open_mpi(environ: Environment) -> Description | None:
@@ -60,23 +67,24 @@ def open_mpi(environ: Environment) -> Description | None:
   )
 
 
-def hydra(environ: Environment) -> Description | None:
-  """What mpiexec of MPICH or Intel MPI says."""
-  size = integer(environ, 'PMI_SIZE')
-  if size is None:
-    return None
-  return Description(
-    launcher='MPI',
-    num_processes=size,
-    process_id=integer(environ, 'PMI_RANK'),
-    local_devices=_gpus(
-      environ,
-      integer(environ, 'MPI_LOCALRANKID'),
-      integer(environ, 'MPI_LOCALNRANKS'),
-    ),
-    problem=f'PMI_SIZE is {size}, but no variable names the host of process '
-    '0: give --coordinator_address=HOST:PORT.',
-  )
+def others(environ: Environment) -> Description | None:
+  """What launchers say that need --coordinator_address beside them."""
+  for size_name, *names in _OTHERS:
+    size = integer(environ, size_name)
+    if size is None:
+      continue
+    rank, local_rank, local_size = (integer(environ, name) for name in names)
+    missing = '' if rank is not None else f' and {names[0]} is not set'
+    return Description(
+      launcher=size_name,
+      num_processes=size,
+      process_id=rank,
+      local_devices=_gpus(environ, local_rank, local_size),
+      problem=f'{size_name} is {size}{missing}, and no variable says where JAX '
+      'may listen: give --coordinator_address=HOST:PORT of process 0'
+      + (', --num_processes and --process_id.' if missing else '.'),
+    )
+  return None
 
 
 def slurm(environ: Environment) -> Description | None:
@@ -116,33 +124,6 @@ def slurm(environ: Environment) -> Description | None:
     local_devices=_gpus(
       environ, integer(environ, 'SLURM_LOCALID'), _tasks_on_node(environ)
     ),
-  )
-
-
-def torchrun(environ: Environment) -> Description | None:
-  """What torchrun says, or a platform that sets the same variables."""
-  size = integer(environ, 'WORLD_SIZE')
-  if size is None:
-    return None
-  names = ('RANK', 'MASTER_ADDR', 'MASTER_PORT')
-  missing = [name for name in names if not environ.get(name)]
-  port = integer(environ, 'MASTER_PORT') or 0
-  if environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
-    # The agent of torchrun itself listens there.
-    port = port + 1 if port < 65_535 else port - 1
-  host = None if missing else environ['MASTER_ADDR']
-  return Description(
-    launcher='torchrun',
-    num_processes=size,
-    process_id=integer(environ, 'RANK'),
-    coordinator_address=address(environ, host, port),
-    local_devices=_gpus(
-      environ,
-      integer(environ, 'LOCAL_RANK'),
-      integer(environ, 'LOCAL_WORLD_SIZE'),
-    ),
-    problem=f'WORLD_SIZE is {size}, but {", ".join(missing)} not set: start '
-    'this process by torchrun, or unset WORLD_SIZE.',
   )
 
 
