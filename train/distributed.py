@@ -5,6 +5,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import socket
@@ -33,6 +34,9 @@ _LEAVE_SECONDS = 5
 
 _LOOPBACK = re.compile(r'(localhost|127\.[\d.]+|\[::1\]):\d+')
 _FAILED = 'failed'
+
+# What process 0 does has a name of its own each time; all count alike.
+_works = itertools.count()
 
 
 def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
@@ -93,13 +97,13 @@ def first_process_does(work: Callable[[], Any], what: str) -> None:
 
   Args:
     work: what is done.
-    what: the same in words; two calls of a program name two things.
+    what: the same in words, for the message.
 
   Raises:
     ValueError: on the other processes, where the work failed on process 0.
     jax.errors.JaxRuntimeError: process 0 did not end it within two weeks.
   """
-  client, key = _client(), f'meshwork/{what}'
+  client, key = _client(), f'meshwork/{next(_works)}'
   if client is None:
     work()
   elif _first():
