@@ -41,24 +41,25 @@ def program(count: int):
   """
   run = cases.recipe(
     **{
+      'batch_size': BATCH,
       'mesh.fsdp': count,
       'model.num_layers': 1,
       'model.scan_layers': False,
       'optimizer.name': 'sgd',
     }
   )
-  mesh, size = cases.mesh_of(run, count), BATCH
+  mesh = cases.mesh_of(run, count)
   rows = batch_sharding(
-    mesh, run.config.mesh.rules, batch_size=size, field='batch_size'
+    mesh, run.config.mesh.rules, batch_size=BATCH, field='batch_size'
   )
-  first, stop = process_rows(rows, size)
+  first, stop = process_rows(rows, BATCH)
 
   def batch(rows_BR: np.ndarray) -> jax.Array:
-    return to_global_array(rows_BR[first:stop], rows, size)
+    return to_global_array(rows_BR[first:stop], rows, BATCH)
 
   shardings = state_shardings(run, mesh)
   abstract = abstract_state(run, shardings)
-  example = batch(cases.packed_rows(batch=size))
+  example = batch(cases.packed_rows(batch=BATCH))
   train_step = compile_step(
     jit_train_step(run, cases.MARKS, shardings, rows), mesh, abstract, example
   )
