@@ -19,7 +19,7 @@ from train.distributed import (
   check_same,
   first_process_does,
   join_cluster,
-  leave,
+  wait_for_all,
 )
 from train.early_stopping import NO_EVALUATION
 from train.evaluate import Split, evaluate
@@ -69,6 +69,7 @@ def program(count: int):
     abstract.eval_params,
     example,
   )
+  wait_for_all()
 
   def fresh():
     return init_state(run, shardings)
@@ -147,7 +148,6 @@ def main(directory: str) -> None:
   found['names'] = refused(check_same, {f'field {number}': 0})
   found['failed'] = refused(first_process_does, fail, 'save')
   print('found', json.dumps(found))
-  leave(0)
 
 
 if __name__ == '__main__':

@@ -35,8 +35,8 @@ _LEAVE_SECONDS = 5
 _LOOPBACK = re.compile(r'(localhost|127\.[\d.]+|\[::1\]):\d+')
 _FAILED = 'failed'
 
-# What process 0 does has a name of its own each time; all count alike.
-_works = itertools.count()
+# Processes that wait for each other name what they wait for; all count alike.
+_names = (f'meshwork/{number}' for number in itertools.count())
 
 
 def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
@@ -92,9 +92,6 @@ def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
 def first_process_does(work: Callable[[], Any], what: str) -> None:
   """Runs something on process 0 while the others wait, however long.
 
-  They wait by the coordinator: collectives of devices are no means to wait,
-  for those of CPUs fail after half a minute.
-
   Args:
     work: what is done.
     what: the same in words, for the message.
@@ -103,7 +100,7 @@ def first_process_does(work: Callable[[], Any], what: str) -> None:
     ValueError: on the other processes, where the work failed on process 0.
     jax.errors.JaxRuntimeError: process 0 did not end it within two weeks.
   """
-  client, key = _client(), f'meshwork/{next(_works)}'
+  client, key = _client(), next(_names)
   if client is None:
     work()
   elif _first():
@@ -115,6 +112,18 @@ def first_process_does(work: Callable[[], Any], what: str) -> None:
       client.key_value_set(key, outcome)
   elif client.blocking_key_value_get(key, 1000 * _WAIT_SECONDS) == _FAILED:
     raise ValueError(f'Process 0 could not {what}; it says why.')
+
+
+def wait_for_all() -> None:
+  """Waits until all processes are here, however long.
+
+  They wait by the coordinator. A collective of devices is no means to wait: on
+  CPUs it fails after half a minute, and compiling may take longer on some
+  hosts than on others.
+  """
+  client = _client()
+  if client is not None:
+    client.wait_at_barrier(next(_names), 1000 * _WAIT_SECONDS)
 
 
 def check_same(facts: Mapping[str, Any]) -> None:
@@ -129,6 +138,7 @@ def check_same(facts: Mapping[str, Any]) -> None:
   Raises:
     ValueError: they differ; the message names the facts and the processes.
   """
+  wait_for_all()
   if jax.process_count() == 1:
     return
   hashes = [

@@ -20,7 +20,7 @@ from train.data import (
   train_batches,
   validation_splits,
 )
-from train.distributed import check_same
+from train.distributed import check_same, wait_for_all
 from train.early_stopping import NO_EVALUATION, Best, observe, should_stop
 from train.evaluate import evaluate
 from train.journal import Journal
@@ -142,7 +142,8 @@ def train(
           setup, marks, abstract, rows, augmented=bool(augmentation.active)
         )
         eval_step = compile_eval_step(setup, marks, abstract.eval_params, rows)
-      batches = itertools.chain([first.result()], batches)
+        batches = itertools.chain([first.result()], batches)
+        wait_for_all()
 
     def settle(step: int, metrics: dict[str, jax.Array]) -> None:
       """Fetches the metrics of a step that has been dispatched."""
