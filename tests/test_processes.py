@@ -212,11 +212,10 @@ def test_two_processes_evaluate_an_uneven_last_batch(folder):
 
 @pytest.mark.slow
 def test_another_configuration_on_one_host_ends_all(folder):
+  fields = FIELDS | {'mesh__data': 2}
   commands = [
-    runs.command(
-      'train', folder, 'other', **FIELDS, mesh__data=2, optimizer__beta2=beta2
-    )
-    for beta2 in (0.95, 0.99)
+    runs.command('train', folder, 'other', **fields, optimizer__b2=b2)
+    for b2 in (0.95, 0.99)
   ]
   with Cluster(commands, slurm(2), folder) as cluster:
     outputs = cluster.wait([2, 2])
