@@ -38,7 +38,7 @@ class Cluster:
     commands: Sequence[Sequence[str]],
     environments: Sequence[dict[str, str]],
     folder: Path,
-    seconds: float = 240,
+    seconds: float = 400,
   ):
     self._end = time.monotonic() + seconds
     self._logs = [folder / f'process{i}.log' for i in range(len(commands))]

@@ -47,7 +47,7 @@ def pair(tmp_path_factory):
   """What two processes found, and the folder of their checkpoint."""
   folder = tmp_path_factory.mktemp('pair')
   command = [sys.executable, worker.__file__, str(folder / 'two')]
-  with Cluster([command] * 2, open_mpi(2), folder, seconds=120) as cluster:
+  with Cluster([command] * 2, open_mpi(2), folder) as cluster:
     outputs = cluster.wait([0, 0])
   assert [text.count('I am the first') for text in outputs] == [1, 0]
   lines = [text.split('found ', 1)[1].splitlines()[0] for text in outputs]

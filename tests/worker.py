@@ -39,13 +39,18 @@ def program(count: int):
   Args:
     count: devices, which rows and parameters are split over.
   """
+  # What is quick to compile.
   run = cases.recipe(
     **{
       'batch_size': BATCH,
       'mesh.fsdp': count,
       'model.num_layers': 1,
       'model.scan_layers': False,
+      'model.positions': 'learned',
+      'model.mlp': 'gelu',
+      'loss.chunk': 32,
       'optimizer.name': 'sgd',
+      'optimizer.weight_decay': 0.0,
     }
   )
   mesh = cases.mesh_of(run, count)
