@@ -10,6 +10,7 @@ Commands:
   sample    continue prompts
   report    write the workdir's report.html anew
   documents which documents a step was trained on
+  verify    compare every mesh with one device, on emulated devices
 
 Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
@@ -215,6 +216,31 @@ def documents() -> None:
   print((as_json if _JSON.value else as_table)(list(found)))
 
 
+def verify() -> None:
+  """Compares loss and gradients of every mesh with those of one device."""
+  import jax
+
+  jax.config.update('jax_platforms', 'cpu')
+  if not os.environ.get('JAX_NUM_CPU_DEVICES'):
+    jax.config.update('jax_num_cpu_devices', 8)
+  from train.verify import HEADER, TOLERANCE, line
+  from train.verify import verify as results
+
+  print(f'Relative errors; up to {TOLERANCE:g} is rounding.\n{HEADER}')
+  found = []
+  for result in results(_config(), jax.devices()):
+    found.append(result)
+    print(line(result), flush=True)
+  wrong = sum(not result.ok for result in found)
+  refused = sum(bool(result.refused) for result in found)
+  print(
+    f'{len(found) - wrong - refused} meshes agree with one device, {refused} '
+    f'do not fit the model, {wrong} are wrong.'
+  )
+  if wrong:
+    sys.exit(1)
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
   'train': train,
   'prepare': prepare,
@@ -222,6 +248,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
   'sample': sample,
   'report': report,
   'documents': documents,
+  'verify': verify,
 }
 
 

@@ -1,6 +1,8 @@
 """The chunked loss is the plain loss."""
 
+import collections
 import functools
+import math
 
 import cases
 import jax
@@ -9,6 +11,7 @@ import jaxprs
 import numpy as np
 import pytest
 
+from model.axes import partition_spec
 from model.loss import cross_entropy
 
 B, T, D, V = 2, 16, 8, 48
@@ -39,7 +42,14 @@ def plain(x_BTD, head_VD, targets_BT, weights_BT, z_loss, softcap):
 
 def chunked(x_BTD, head_VD, targets_BT, weights_BT, z_loss, softcap, chunk):
   return cross_entropy(
-    x_BTD, head_VD, targets_BT, weights_BT, z_loss, softcap, chunk, 'float32'
+    x_BTD,
+    head_VD,
+    targets_BT,
+    weights_BT,
+    z_loss=z_loss,
+    softcap=softcap,
+    chunk=chunk,
+    compute_dtype='float32',
   )
 
 
@@ -117,3 +127,73 @@ def test_the_reported_parts_carry_no_gradient():
       lambda x, part=part: chunked(x, head, *rest, 0.01, None, T)[part]
     )(x)
     assert not gradient.any()
+
+
+def sharded(shape, **rules):
+  """The loss on a mesh, and its arguments as they lie there."""
+  recipe = cases.recipe(
+    **{f'mesh.{axis}': size for axis, size in shape.items()},
+    **{f'mesh.rules.{axis}': axes for axis, axes in rules.items()},
+  )
+  mesh = cases.mesh_of(recipe, math.prod(shape.values()))
+  rules = recipe.config.mesh.rules
+  function = functools.partial(
+    cross_entropy,
+    z_loss=0.01, softcap=2.0, chunk=4, compute_dtype='float32', rules=rules,
+  )  # fmt: skip
+  axes = [('batch', 'residual_length', None), ('vocab', 'embed')]
+  axes += [('batch', 'length')] * 2
+  placed = [
+    jax.device_put(
+      array, jax.sharding.NamedSharding(mesh, partition_spec(names, rules))
+    )
+    for array, names in zip(arrays(), axes, strict=True)
+  ]
+  return mesh, function, placed
+
+
+@pytest.mark.parametrize(
+  ('shape', 'rules'),
+  [
+    ({'data': 2, 'fsdp': 1, 'tensor': 2}, {}),
+    ({'data': 1, 'fsdp': 2, 'context': 2, 'tensor': 2}, {}),
+    # The gradient leaves whole in positions.
+    ({'data': 1, 'fsdp': 2, 'tensor': 2}, {'residual_length': ()}),
+    # Devices that share tokens split the head's width.
+    ({'data': 1, 'fsdp': 2, 'tensor': 2}, {'vocab': (), 'embed': ('tensor',)}),
+    ({'data': 1, 'tensor': 4}, {'vocab': (), 'embed': ()}),
+  ],
+)
+def test_every_mesh_gives_the_same_values_and_gradients(shape, rules):
+  mesh, function, (x, head, *rest) = sharded(shape, **rules)
+
+  def scaled(x, head):
+    sums = function(x, head, *rest)
+    return 3 * sums[0], sums
+
+  @jax.jit
+  def run(x, head):
+    gradients, sums = jax.grad(scaled, (0, 1), has_aux=True)(x, head)
+    return gradients, sums, function(x, head, *rest)
+
+  with jax.set_mesh(mesh):
+    found = run(x, head)
+  for part, other in zip(found, wanted(0.01, 2.0), strict=True):
+    for one, another in zip(part, other, strict=True):
+      np.testing.assert_allclose(one, another, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_is_gathered_once_and_its_gradient_summed_once():
+  mesh, function, (x, head, *rest) = sharded({'data': 1, 'fsdp': 2})
+  with jax.set_mesh(mesh):
+    jaxpr = jax.make_jaxpr(
+      jax.grad(lambda x, head: function(x, head, *rest)[0], (0, 1))
+    )(x, head)
+  times = collections.Counter()
+  for equation, count in jaxprs.equations(jaxpr.jaxpr):
+    if equation.invars and V * D in (
+      equation.invars[0].aval.size, equation.outvars[0].aval.size,
+    ):  # fmt: skip
+      times[equation.primitive.name] += count
+  assert times['all_gather'] == times['reduce_scatter'] == 1
+  assert times['dot_general'] > 1

@@ -1,0 +1,61 @@
+"""`verify` passes right meshes, names wrong ones, and says what cannot be."""
+
+import math
+
+import jax
+from ml_collections import ConfigDict
+
+from configs import base, mixtral_8x7b, tiny
+from model import loss
+from train.config import train_config
+from train.verify import TOLERANCE, line, meshes, small_config, verify
+
+
+def results(config: ConfigDict, devices: int):
+  return {r.mesh: r for r in verify(config, jax.devices()[:devices])}
+
+
+def test_every_factorisation_is_met_once():
+  found = [tuple(m.values()) for m in meshes(8, ['data', 'fsdp', 'tensor'])]
+  # 2 x 2 x 2 in three places: as many as 3 balls and 2 bars.
+  assert len(found) == len(set(found)) == math.comb(5, 2)
+  assert all(math.prod(shape) == 8 for shape in found)
+
+
+def test_small_keeps_what_is_switched_on():
+  config = mixtral_8x7b.get_config()
+  config.model.sliding_window = 1_024
+  config.accumulation_steps = 8
+  config.model.residual_dropout = 0.1
+  run = train_config(small_config(config))
+  assert run.model.num_heads == 4 * run.model.num_kv_heads == 32
+  assert run.model.moe.num_experts == 8
+  assert run.model.moe.experts_per_token == 2
+  assert run.model.remat == 'full'
+  assert run.model.residual_dropout == 0.1
+  assert run.model.sliding_window == 16
+  assert run.accumulation_steps == 2
+  assert run.model.rope_theta == 1_000_000
+  assert config.model.embed_dim == 4_096
+
+
+def test_meshes_that_are_right_or_do_not_fit():
+  # Three heads, of which two devices cannot have half each.
+  found = results(tiny.get_config(), 2)
+  assert set(found) == {'data 2', 'fsdp 2', 'context 2', 'tensor 2'}
+  refused = found.pop('tensor 2')
+  assert refused.ok
+  assert "'kv_heads' has 1 entries" in line(refused)
+  for result in found.values():
+    assert result.ok
+    assert 0 < result.gradient_error < TOLERANCE
+    assert 'WRONG' not in line(result)
+
+
+def test_a_mesh_that_is_wrong_is_named(monkeypatch):
+  config = base.get_config()
+  config.model.num_layers = 1
+  monkeypatch.setattr(loss, '_psum', lambda tree, axes: tree)
+  found = results(config, 2)
+  assert not found['tensor 2'].ok
+  assert line(found['tensor 2']).endswith('WRONG')
