@@ -16,11 +16,8 @@ Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
 """
 
-import itertools
 import json
 import os
-import pathlib
-import runpy
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +26,8 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from configs.check import check, fields, from_dict, to_dict, unknown_field
+from configs.check import check, from_dict, to_dict
+from configs.mistakes import config_files, explain, is_ours
 
 _STARTED = time.perf_counter()
 
@@ -49,9 +47,13 @@ _ALLOW_CHANGE = flags.DEFINE_bool(
 )
 _MULTIHOST = flags.DEFINE_bool(
   'multihost',
-  False,
-  'Join the other hosts of the cluster, which jax.distributed detects.',
+  None,
+  'Expect a cluster; --nomultihost: run alone. Neither: a cluster that the '
+  'launcher describes is joined.',
 )
+flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.')
+flags.DEFINE_integer('num_processes', None, 'Processes of the cluster.')
+flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', 'best', 'evaluate, sample: best, last or a step.'
 )
@@ -114,12 +116,16 @@ def prepare() -> None:
   from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import training_data
   from input_pipeline.stores import prepare_stores
+  from train.distributed import first_process_does
+
+  def work() -> None:
+    for store in prepare_stores(training_data(config), log=print):
+      print(f'Dataset: {store}')
 
   config = _config()
   # Tokens that training will miss cannot be added to a store afterwards.
   augmentation_config(config)
-  for store in prepare_stores(training_data(config), log=print):
-    print(f'Dataset: {store}')
+  first_process_does(work, 'prepare the data')
 
 
 def evaluate() -> None:
@@ -248,35 +254,23 @@ def main(argv: Sequence[str]) -> None:
   """Runs one command; a user's error is one line, not a traceback."""
   # Libraries' notes on their own working are not for a person to read.
   logging.set_verbosity(logging.ERROR)
+  joined = False
   try:
     command = _command(argv)
+    if command not in (report, documents, verify):
+      joined = _join_cluster()
     if command not in (prepare, report, documents):
       _set_up_jax()
     command()
   except (UsageError, ValueError) as error:
-    if isinstance(error, ValueError) and not _is_ours(error):
+    if isinstance(error, ValueError) and not is_ours(error):
       raise
-    _fail(str(error), USAGE_ERROR)
+    _fail(str(error), USAGE_ERROR, joined)
   except Exception as error:
     exit_code = _exit_code(error)
     if exit_code is None:
       raise
-    _fail(str(error), exit_code)
-
-
-def _is_ours(error: ValueError) -> bool:
-  """Whether Meshwork's own code raised it: its messages are for users."""
-  traceback = error.__traceback__
-  while traceback is not None and traceback.tb_next is not None:
-    traceback = traceback.tb_next
-  if traceback is None:
-    return False
-  raised_in = pathlib.Path(traceback.tb_frame.f_code.co_filename).resolve()
-  here = pathlib.Path(__file__).resolve().parent
-  rooms = {
-    here / room for room in ('model', 'train', 'input_pipeline', 'configs')
-  }
-  return bool(rooms & set(raised_in.parents))
+    _fail(str(error), exit_code, joined)
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -292,8 +286,12 @@ def _exit_code(error: Exception) -> int | None:
   return None
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int, joined: bool = False) -> None:
   print(f'{os.path.basename(sys.argv[0])}: {message}', file=sys.stderr)
+  if joined:
+    from train.distributed import leave
+
+    leave(status)
   sys.exit(status)
 
 
@@ -338,8 +336,16 @@ def _set_up_jax() -> None:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-  if _MULTIHOST.value:
-    jax.distributed.initialize()
+
+
+def _join_cluster() -> bool:
+  """Joins the other processes of a cluster; whether there are any."""
+  from train.cluster.find import Given
+  from train.distributed import join_cluster
+
+  names = ('coordinator_address', 'num_processes', 'process_id')
+  given = Given(**{name: flags.FLAGS[name].value for name in names})
+  return join_cluster(given, expected=_MULTIHOST.value) is not None
 
 
 def _is_first_process() -> bool:
@@ -353,41 +359,14 @@ def _parse_flags(argv: list[str]) -> list[str]:
   try:
     words = flags.FLAGS(argv)
     # The flag reads the file when it is first used; look for it now.
-    if not all(os.path.exists(file) for file in _config_files(argv)):
+    if not all(os.path.exists(file) for file in config_files(argv)):
       raise FileNotFoundError
     return words
   except (
     flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError,
   ) as error:  # fmt: skip
-    _fail(_explain(argv, error), USAGE_ERROR)
+    _fail(explain(argv, error), USAGE_ERROR)
   raise AssertionError
-
-
-def _config_files(argv: list[str]) -> list[str]:
-  """Paths given as --config=FILE, --config FILE or --config=FILE:ARGUMENT."""
-  given = [a.partition('=')[2] for a in argv if a.startswith('--config=')]
-  given += [b for a, b in itertools.pairwise(argv) if a == '--config']
-  return [file.partition(':')[0] for file in given]
-
-
-def _explain(argv: list[str], error: Exception) -> str:
-  """What is wrong with --config or one of its overrides, in one line."""
-  files = _config_files(argv)
-  overrides = [a for a in argv if a.startswith('--config.')]
-  if overrides and not files:
-    return f'{overrides[0]}: --config.FIELD=VALUE needs --config=FILE first.'
-  if not all(os.path.exists(file) for file in files):
-    return f'--config: there is no file {files[-1]}.'
-  if not files:
-    return str(error)
-  known = fields(runpy.run_path(files[-1])['get_config']())
-  for argument in overrides:
-    name, equals, _ = argument.removeprefix('--config.').partition('=')
-    if equals and name not in known:
-      if any(k.startswith(f'{name}.') for k in known):
-        return f'config.{name} is a section; set one of its fields.'
-      return unknown_field(name, known)
-  return ' '.join(str(error).split())
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from model.sampling import SamplingConfig, generate
 from train.checkpoint import Checkpoints
 from train.config import TrainConfig
 from train.data import prepared_stores, validation_splits
+from train.distributed import check_same, wait_for_all
 from train.evaluate import evaluate
 from train.mesh import make_mesh
 from train.setup import compile_eval_step, data_marks, make_setup
@@ -61,6 +62,7 @@ def evaluate_run(
     eval_step = compile_eval_step(
       setup, marks, params, stores.first.rows('validation')
     )
+    wait_for_all()
     return {'step': step} | evaluate(
       eval_step, params, validation_splits(setup, stores)
     )
@@ -170,4 +172,6 @@ def _saved_run(
       f'first: python main.py train --config=... --workdir={workdir}'
     )
   with Checkpoints(directory, keep_last=None) as checkpoints:
-    yield checkpoints, checkpoints.find(which)
+    step = checkpoints.find(which)
+    check_same({'the checkpoint': step})
+    yield checkpoints, step

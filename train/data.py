@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import jax
-from jax.experimental import multihost_utils
 
+from train.distributed import check_same, first_process_does
 from train.evaluate import Split
 from train.rows import Batch
 from train.setup import Setup
@@ -27,13 +27,21 @@ def prepared_stores(data: 'TrainingData') -> 'Stores':
   """Opens the datasets, and prepares those first that are missing."""
   from input_pipeline.stores import open_stores, prepare_stores
 
-  if jax.process_index() == 0:
-    prepare_stores(
-      data, log=lambda text: print(text, file=sys.stderr, flush=True)
-    )
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices('dataset prepared')
-  return open_stores(data)
+  def log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+  first_process_does(lambda: prepare_stores(data, log=log), 'prepare the data')
+  try:
+    stores = open_stores(data)
+  except ValueError as error:
+    if jax.process_index() == 0:
+      raise
+    raise ValueError(
+      f'Process {jax.process_index()} does not see the dataset of process 0: '
+      f'data.directory must be a folder that all hosts share. {error}'
+    ) from error
+  check_same({'the fingerprint of the dataset': stores.fingerprint})
+  return stores
 
 
 def train_batches(

@@ -20,6 +20,7 @@ from train.data import (
   train_batches,
   validation_splits,
 )
+from train.distributed import check_same, wait_for_all
 from train.early_stopping import NO_EVALUATION, Best, observe, should_stop
 from train.evaluate import evaluate
 from train.journal import Journal
@@ -34,7 +35,12 @@ from train.signals import Interrupted, stop_request
 from train.state import TrainState, abstract_state, init_state
 from train.summary import session_record, summary
 from train.timing import Stopwatch
-from train.workdir import CHECKPOINTS, check_same_run, start_workdir
+from train.workdir import (
+  CHECKPOINTS,
+  check_same_run,
+  facts_of_a_run,
+  start_workdir,
+)
 
 if TYPE_CHECKING:
   from input_pipeline.augmentation.config import AugmentationConfig
@@ -90,6 +96,10 @@ def train(
 
     # Go on from the newest checkpoint, or start.
     newest = checkpoints.newest()
+    check_same(
+      facts_of_a_run(resolved)
+      | {'the newest checkpoint': newest and newest.step}
+    )
     changes = []
     if newest is None:
       step, best = 0, NO_EVALUATION
@@ -133,7 +143,8 @@ def train(
           setup, marks, abstract, rows, augmented=bool(augmentation.active)
         )
         eval_step = compile_eval_step(setup, marks, abstract.eval_params, rows)
-      batches = itertools.chain([first.result()], batches)
+        batches = itertools.chain([first.result()], batches)
+        wait_for_all()
       train_step = stack.enter_context(
         profiled(
           train_step,

@@ -36,6 +36,9 @@ _FREE_TO_CHANGE = (
   'model.remat',
 )
 
+# Fields that may differ between the hosts of a run.
+_OF_A_HOST = ('runtime.', 'data.directory', 'data.workers')
+
 _PACKAGES = (
   'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
   'tensorflow-datasets',
@@ -135,6 +138,21 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
     if before.get(name, 'absent') != after.get(name, 'absent')
     and not name.startswith(_FREE_TO_CHANGE)
   ]
+
+
+def facts_of_a_run(config: dict[str, Any]) -> dict[str, Any]:
+  """What must be the same on all hosts, by name: fields, versions.
+
+  Args:
+    config: the resolved configuration, as JSON holds it.
+  """
+  fields = {
+    name: value
+    for name, value in flatten(config).items()
+    if not name.startswith(_OF_A_HOST)
+  }
+  versions = package_versions()
+  return fields | {f'the version of {k}': v for k, v in versions.items()}
 
 
 def check_same_run(
