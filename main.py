@@ -226,7 +226,7 @@ def verify() -> None:
 
   print(f'Relative errors; up to {TOLERANCE:g} is rounding.\n{HEADER}')
   found = []
-  for result in results(_config(), jax.devices()):
+  for result in results(to_dict(_config()), jax.devices()):
     found.append(result)
     print(line(result), flush=True)
   wrong = sum(not result.ok for result in found)

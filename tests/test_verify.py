@@ -6,13 +6,14 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import base, mixtral_8x7b, tiny
+from configs.check import to_dict
 from model import loss
 from train.config import train_config
 from train.verify import TOLERANCE, line, meshes, small_config, verify
 
 
 def results(config: ConfigDict, devices: int):
-  return {r.mesh: r for r in verify(config, jax.devices()[:devices])}
+  return {r.mesh: r for r in verify(to_dict(config), jax.devices()[:devices])}
 
 
 def test_every_factorisation_is_met_once():
@@ -27,7 +28,7 @@ def test_small_keeps_what_is_switched_on():
   config.model.sliding_window = 1_024
   config.accumulation_steps = 8
   config.model.residual_dropout = 0.1
-  run = train_config(small_config(config))
+  run = train_config(small_config(to_dict(config)))
   assert run.model.num_heads == 4 * run.model.num_kv_heads == 32
   assert run.model.moe.num_experts == 8
   assert run.model.moe.experts_per_token == 2

@@ -10,12 +10,11 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from model.params import Params
 from train.config import MESH_AXES, TrainConfig, train_config
@@ -62,37 +61,37 @@ class Result:
     return self.loss_error <= TOLERANCE and self.gradient_error <= TOLERANCE
 
 
-def small_config(config: ConfigDict) -> ConfigDict:
+def small_config(config: Mapping[str, Any]) -> dict[str, Any]:
   """The configuration with small sizes, and everything else as it is.
 
   Sizes keep what a mesh can divide: the power of two in them, up to 8.
   """
-  small = copy.deepcopy(config)
-  model, moe = small.model, small.model.moe
-  group = min(model.num_heads // model.num_kv_heads, 4)
-  model.num_kv_heads = _power_of_two(model.num_kv_heads)
-  model.num_heads = group * model.num_kv_heads
-  model.head_dim = _HEAD_DIM
-  model.embed_dim = 64
-  model.mlp_dim = 128
-  model.num_layers = min(model.num_layers, 2)
-  model.vocab_size = _VOCABULARY
-  model.init_std = 0.1
-  model.compute_dtype = 'float32'
-  if model.sliding_window is not None:
-    model.sliding_window = min(model.sliding_window, _LENGTH // 4)
-  if moe.num_experts:
-    moe.num_experts = _power_of_two(moe.num_experts)
-    moe.experts_per_token = min(
-      moe.experts_per_token, max(1, moe.num_experts // 2)
+  small: dict[str, Any] = copy.deepcopy(dict(config))
+  model, moe = small['model'], small['model']['moe']
+  group = min(model['num_heads'] // model['num_kv_heads'], 4)
+  model['num_kv_heads'] = _power_of_two(model['num_kv_heads'])
+  model['num_heads'] = group * model['num_kv_heads']
+  model['head_dim'] = _HEAD_DIM
+  model['embed_dim'] = 64
+  model['mlp_dim'] = 128
+  model['num_layers'] = min(model['num_layers'], 2)
+  model['vocab_size'] = _VOCABULARY
+  model['init_std'] = 0.1
+  model['compute_dtype'] = 'float32'
+  if model['sliding_window'] is not None:
+    model['sliding_window'] = min(model['sliding_window'], _LENGTH // 4)
+  if moe['num_experts']:
+    moe['num_experts'] = _power_of_two(moe['num_experts'])
+    moe['experts_per_token'] = min(
+      moe['experts_per_token'], max(1, moe['num_experts'] // 2)
     )
-    moe.expert_dim = None if moe.expert_dim is None else 32
-  small.sequence_length = _LENGTH
-  small.loss.chunk = _LENGTH // 4
-  small.accumulation_steps = min(small.accumulation_steps, 2)
-  small.batch_size = 8 * small.accumulation_steps
-  small.evaluation.batch_size = small.batch_size
-  small.mesh.dcn = dict.fromkeys(MESH_AXES, 1)
+    moe['expert_dim'] = None if moe['expert_dim'] is None else 32
+  small['sequence_length'] = _LENGTH
+  small['loss']['chunk'] = _LENGTH // 4
+  small['accumulation_steps'] = min(small['accumulation_steps'], 2)
+  small['batch_size'] = 8 * small['accumulation_steps']
+  small['evaluation']['batch_size'] = small['batch_size']
+  small['mesh']['dcn'] = dict.fromkeys(MESH_AXES, 1)
   return small
 
 
@@ -108,11 +107,13 @@ def meshes(devices: int, axes: Sequence[str]) -> Iterator[dict[str, int]]:
       yield dict(zip(axes, shape, strict=True))
 
 
-def verify(config: ConfigDict, devices: Sequence[Any]) -> Iterator[Result]:
+def verify(
+  config: Mapping[str, Any], devices: Sequence[Any]
+) -> Iterator[Result]:
   """Compares each mesh over the devices with the first of them.
 
   Args:
-    config: a run's configuration.
+    config: a run's configuration, as nested dicts.
     devices: emulated or real ones.
 
   Raises:
@@ -120,7 +121,7 @@ def verify(config: ConfigDict, devices: Sequence[Any]) -> Iterator[Result]:
   """
   small = small_config(config)
   axes = ['data', 'fsdp', 'context', 'tensor']
-  if small.model.moe.num_experts:
+  if small['model']['moe']['num_experts']:
     axes.insert(2, 'expert')
   one = _run(_on(small, dict.fromkeys(axes, 1)), devices[:1])
   for shape in meshes(len(devices), axes):
@@ -133,11 +134,9 @@ def verify(config: ConfigDict, devices: Sequence[Any]) -> Iterator[Result]:
     yield _compare(name, found, one)
 
 
-def _on(config: ConfigDict, shape: dict[str, int]) -> TrainConfig:
-  config = copy.deepcopy(config)
-  for axis in MESH_AXES:
-    config.mesh[axis] = shape.get(axis, 1)
-  return train_config(config)
+def _on(config: dict[str, Any], shape: dict[str, int]) -> TrainConfig:
+  mesh = config['mesh'] | {axis: shape.get(axis, 1) for axis in MESH_AXES}
+  return train_config(config | {'mesh': mesh})
 
 
 def _run(config: TrainConfig, devices) -> tuple[Params, LossSums]:
