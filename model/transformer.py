@@ -10,17 +10,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model import attention_xla
 from model import layers as nn
-from model.attention import (
-  Attention,
-  KeyValues,
-  attention_bias,
-  causal_mask,
-)
+from model.attention import Attention, KeyValues
+from model.attention_kernels import Attend, make_attend
 from model.axes import constrain
 from model.cache import Cache
 from model.config import ModelConfig
+from model.context import Order
 from model.einsum import einsum
+from model.mask import Places
 from model.mlp import Mlp
 from model.params import declare, merge, split
 
@@ -50,7 +49,7 @@ class Block(nnx.Module):
   def __call__(
     self,
     x_BTD: jax.Array,
-    bias_BTS: jax.Array,
+    attend: Attend,
     angles: tuple[jax.Array, jax.Array] | None,
     dropout_key: jax.Array | None,
     cache: KeyValues | None,
@@ -62,7 +61,7 @@ class Block(nnx.Module):
       [None] * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
     )
     h_BTD, cache = self.attention(
-      self.attention_norm(x_BTD), bias_BTS, angles, keys[0], cache, slot
+      self.attention_norm(x_BTD), attend, angles, keys[0], cache, slot
     )
     x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[1])
     h_BTD = self.mlp(self.mlp_norm(x_BTD), keys[2])
@@ -102,6 +101,7 @@ class Transformer(nnx.Module):
     positions_BT: jax.Array,
     *,
     visible_BT: jax.Array | None = None,
+    order: Order | None = None,
     dropout_key: jax.Array | None = None,
     cache: Cache | None = None,
   ) -> tuple[jax.Array, Cache | None]:
@@ -113,6 +113,8 @@ class Transformer(nnx.Module):
       positions_BT: position of each token in its segment.
       visible_BT: tokens that their whole segment sees (a prefix), bool; None:
         none, every token is seen by later ones only.
+      order: in which the chunks of each row come (`context.balanced_order`);
+        None: as they were written.
       dropout_key: turns dropout on.
       cache: the tokens follow those in the cache, which is extended by them.
 
@@ -135,21 +137,23 @@ class Transformer(nnx.Module):
       x_BTD = nn.dropout(x_BTD, config.embedding_dropout, key)
     x_BTD = constrain(x_BTD, ('batch', 'length', None), config.axis_rules)
 
-    queries = keys = (segments_BT, positions_BT)
-    if cache is not None:
+    places = Places(segments_BT, positions_BT, visible_BT)
+    if cache is None:
+      attend = make_attend(config, places, order)
+    else:
       assert visible_BT is None, 'decoding sees no later tokens'
       cache = dataclasses.replace(
         cache,
         segments_BS=_write(cache.segments_BS, segments_BT, cache.length),
         positions_BS=_write(cache.positions_BS, positions_BT, cache.length),
       )
-      keys = (cache.segments_BS, cache.positions_BS)
-    mask_BTS = causal_mask(queries, keys, config.sliding_window, visible_BT)
-    bias_BTS = attention_bias(mask_BTS)
-    x_BTD, cache = self._layers(x_BTD, bias_BTS, angles, dropout_key, cache)
+      slots = Places(cache.segments_BS, cache.positions_BS)
+      # One query or a short prompt: there is nothing to fuse.
+      attend = attention_xla.make_attend(config, places, slots)
+    x_BTD, cache = self._layers(x_BTD, attend, angles, dropout_key, cache)
     return self.final_norm(x_BTD), cache
 
-  def _layers(self, x_BTD, bias_BTS, angles, dropout_key, cache):
+  def _layers(self, x_BTD, attend, angles, dropout_key, cache):
     """Runs the stack as a loop over the leading axis of its parameters."""
     config = self.config
     graphdef, stack = split(self.blocks)
@@ -161,7 +165,7 @@ class Transformer(nnx.Module):
       if key is not None:
         key = jax.random.fold_in(key, index)
       x_BTD, key_values = merge(graphdef, params)(
-        x_BTD, bias_BTS, angles, key, key_values, slot
+        x_BTD, attend, angles, key, key_values, slot
       )
       return x_BTD, None if cache is None else key_values
 

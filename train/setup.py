@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from model.attention_kernels import resolve_attention
 from model.config import ModelConfig
 from model.params import Params
 from train.config import TrainConfig
@@ -35,10 +36,12 @@ def make_setup(config: TrainConfig) -> Setup:
   """Lays a model and its batches out on the devices.
 
   Raises:
-    ValueError: the batch or a parameter does not fit the mesh; the message
-      names the field to change.
+    ValueError: the batch or a parameter does not fit the mesh, or the kernel of
+      attention does not support the model; the message names the field to
+      change.
   """
   mesh, rules = make_mesh(config.mesh), config.mesh.rules
+  config = with_attention(config, mesh)
   slices = config.accumulation_steps
   # The devices split one slice of the batch; the whole batch then fits too.
   batch_sharding(
@@ -63,6 +66,22 @@ def make_setup(config: TrainConfig) -> Setup:
       field='evaluation.batch_size',
     ),
   )
+
+
+def with_attention(config: TrainConfig, mesh: Mesh) -> TrainConfig:
+  """Decides what computes attention on the devices of a mesh.
+
+  They need not be devices of this machine: planning compiles for others.
+
+  Raises:
+    ValueError: it does not support what the configuration asks for.
+  """
+  model = resolve_attention(
+    config.model,
+    platform=mesh.devices.flat[0].platform,
+    mesh_shape=mesh.shape,
+  )
+  return dataclasses.replace(config, model=model)
 
 
 def data_marks(config: ModelConfig, manifest: 'Manifest') -> Marks:
