@@ -118,12 +118,12 @@ def per_device(
     return local(*arrays, places, places, extra)
   length = split_axes('length', rules)
   strategy = config.context_parallelism if length else None
-  if strategy == 'ulysses':
-    q_spec = whole_rows('heads', rules, split_heads=True)
-    kv_spec = whole_rows('kv_heads', rules, split_heads=True)
-  else:
-    q_spec = partition_spec(('batch', 'length', 'heads', None), rules)
-    kv_spec = partition_spec(('batch', 'length', 'kv_heads', None), rules)
+  q_spec, kv_spec = (
+    whole_rows(heads, rules, split_heads=True)
+    if strategy == 'ulysses'
+    else partition_spec(('batch', 'length', heads, None), rules)
+    for heads in ('heads', 'kv_heads')
+  )
 
   def run(q, k, v, queries, extra):
     if kv_spec[2] != q_spec[2]:
@@ -136,23 +136,14 @@ def per_device(
       )
     return local(q, k, v, queries, keys, extra)
 
-  manual = {
-    name
-    for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-    if kind != AxisType.Manual
-  }
+  places_spec = PartitionSpec(q_spec[0], q_spec[1])
+  axes = zip(mesh.axis_names, mesh.axis_types, strict=True)
   return jax.shard_map(
     run,
     mesh=mesh,
-    in_specs=(
-      q_spec,
-      kv_spec,
-      kv_spec,
-      PartitionSpec(q_spec[0], q_spec[1]),
-      extra_specs,
-    ),
+    in_specs=(q_spec, kv_spec, kv_spec, places_spec, extra_specs),
     out_specs=q_spec,
-    axis_names=manual,
+    axis_names={name for name, kind in axes if kind != AxisType.Manual},
     # Kernels do not say along which mesh axes their results vary.
     check_vma=False,
   )(*arrays, places, extra)
