@@ -11,7 +11,7 @@ from model.attention_kernels import resolve_attention
 from model.config import ModelConfig
 from model.params import Params
 from train.config import TrainConfig
-from train.mesh import batch_sharding, make_mesh
+from train.mesh import batch_sharding, check_length, make_mesh
 from train.rows import Marks
 from train.state import Recipe, TrainState, make_recipe, state_shardings
 from train.step import compile_step, jit_eval_step, jit_train_step
@@ -36,11 +36,12 @@ def make_setup(config: TrainConfig) -> Setup:
   """Lays a model and its batches out on the devices.
 
   Raises:
-    ValueError: the batch or a parameter does not fit the mesh, or the kernel of
+    ValueError: the batch, its rows or a parameter do not fit the mesh, or the kernel of
       attention does not support the model; the message names the field to
       change.
   """
   mesh, rules = make_mesh(config.mesh), config.mesh.rules
+  check_length(mesh, rules, config.sequence_length)
   config = with_attention(config, mesh)
   slices = config.accumulation_steps
   # The devices split one slice of the batch; the whole batch then fits too.
