@@ -1,6 +1,6 @@
 """Speed of `prepare` with the profile for prose, from text to packed rows.
 
-python benchmarks/prepare.py [--megabytes=64] [--rounds=3] [--profile=prose]
+python benchmarks/prepare.py [--megabytes=200] [--rounds=3] [--profile=prose]
 
 One process does all the work. A stage's figure is MB of text that was read, by
 seconds of CPU in it (all threads together, so a busy machine disturbs little);
@@ -75,7 +75,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--megabytes', type=int, default=64)
+  parser.add_argument('--megabytes', type=int, default=200)
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--profile', default='prose')
   parser.add_argument('--vocab_size', type=int, default=32_768)
