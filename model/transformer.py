@@ -12,19 +12,9 @@ from flax import nnx
 
 from model import attention_xla
 from model import layers as nn
-<<<<<<< HEAD
 from model.attention import Attention, KeyValues
 from model.attention_kernels import Attend, make_attend
-from model.axes import constrain
-=======
-from model.attention import (
-  Attention,
-  KeyValues,
-  attention_bias,
-  causal_mask,
-)
 from model.axes import AxisRules, constrain
->>>>>>> main
 from model.cache import Cache
 from model.config import ModelConfig
 from model.context import Order
