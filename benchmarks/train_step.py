@@ -54,7 +54,7 @@ def meshwork_round(c: ConfigDict) -> Callable[[], float]:
   """A function that runs some steps and returns their seconds."""
   run = train_config(c)
   mesh = make_mesh(run.mesh)
-  run = with_attention(run, mesh)
+  run, _ = with_attention(run, mesh)
   recipe = make_recipe(run)
   shardings = state_shardings(recipe, mesh)
   sharding = batch_sharding(

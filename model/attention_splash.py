@@ -135,14 +135,14 @@ def block_sizes(config: ModelConfig, chunk: int) -> splash.BlockSizes:
   )
 
 
-def make_attend(config: ModelConfig, places: Places, order: Order | None):
+def make_attend(config: ModelConfig, places: Places):
   """A function (q_BTNH, k_BTKH, v_BTKH, dropout key) -> out_BTNH.
 
   Args:
     config: the model, with attention 'splash' or 'splash_interpreted'.
-    places: of the tokens.
-    order: in which the chunks of each row come; None: as they were written.
+    places: of the tokens, in the order of config.row_order.
   """
+  order = config.row_order
   rules, T = config.axis_rules, places.segments_BT.shape[1]
   assert config.max_length == T, f'rows of {T}, not {config.max_length}'
   assert places.visible_BT is None, 'splash knows no visible prefixes'
@@ -173,10 +173,9 @@ def make_attend(config: ModelConfig, places: Places, order: Order | None):
     specs = kernel.manual_sharding_spec(sharding)
 
   def local(q_BTNH, k_BSKH, v_BSKH, queries, keys, kernel):
-    if length:
-      k_BSKH, v_BSKH, keys = jax.tree.map(
-        lambda x: restore(x, order), (k_BSKH, v_BSKH, keys)
-      )
+    k_BSKH, v_BSKH, keys = jax.tree.map(
+      lambda x: restore(x, order), (k_BSKH, v_BSKH, keys)
+    )
     segments = None
     if config.isolate_documents:
       segments = splash.SegmentIds(queries.segments_BT, keys.segments_BT)

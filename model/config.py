@@ -17,10 +17,12 @@ CONTEXT_PARALLELISMS = ('all_gather', 'ring', 'ulysses')
 class ModelConfig:
   """Architecture of a decoder-only transformer; fields as in configs/base.py.
 
-  Four fields come from elsewhere in the run's configuration: `max_length`, the
+  Some fields come from elsewhere in the run's configuration: `max_length`, the
   tokens of a row; `isolate_documents`; `visible_prefixes`, whether batches have
   tokens that are seen from before (`augmentation.ul2`); and `axis_rules`, which
-  maps the logical axes of activations to mesh axes.
+  maps the logical axes of activations to mesh axes. `row_order` is decided with
+  the kernel of attention (`attention_kernels.resolve_attention`): the chunks of
+  a row in the order in which the model gets them; None: as they were written.
   """
 
   vocab_size: int
@@ -58,6 +60,7 @@ class ModelConfig:
   isolate_documents: bool
   visible_prefixes: bool
   axis_rules: tuple[tuple[str, tuple[str, ...]], ...]
+  row_order: tuple[int, ...] | None = None
 
   def __post_init__(self):
     for name in (

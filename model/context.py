@@ -7,15 +7,14 @@ The strategies differ in what moves between the devices of a row:
   ulysses: each device gets whole rows of a part of the heads (Jacobs et al.
     2023, "DeepSpeed Ulysses", arXiv 2309.14509).
 
-A late token sees more than an early one. So that devices have equal work, the
-first two cut a row into 2 n chunks for n devices, and device i gets chunks i
-and 2 n - 1 - i (as in Llama 3, arXiv 2407.21783, section 3.3.2).
+A late token sees more than an early one. Where a kernel makes use of that, rows
+are cut into 2 n chunks for n devices and device i gets chunks i and 2 n - 1 - i
+(as in Llama 3, arXiv 2407.21783, section 3.3.2), so that all have equal work.
 
 Suffixes: B batch, T position, S key position, N query heads, K key/value heads,
 H head size.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,22 +35,8 @@ def split_axes(axis: str, rules: AxisRules) -> tuple[str, ...]:
   return tuple(name for name in dict(rules)[axis] if sizes.get(name, 1) > 1)
 
 
-def shards(axis: str, rules: AxisRules) -> int:
-  """Parts into which the surrounding mesh splits a logical axis."""
-  sizes = jax.sharding.get_abstract_mesh().shape
-  return math.prod(sizes[name] for name in split_axes(axis, rules))
-
-
-def balanced_order(config: ModelConfig) -> Order | None:
-  """The order of a row's chunks that gives all devices equal work.
-
-  Returns:
-    Chunks 0 to 2 n - 1 in the order in which they lie on the n devices of the
-    surrounding mesh that share a row; None: as they are.
-  """
-  parts = shards('length', config.axis_rules)
-  if parts == 1 or config.context_parallelism == 'ulysses':
-    return None
+def balanced_order(parts: int) -> Order:
+  """Chunks 0 to 2 n - 1 of a row as they lie on n devices, two on each."""
   return tuple(
     chunk for part in range(parts) for chunk in (part, 2 * parts - 1 - part)
   )
@@ -84,10 +69,9 @@ def whole_rows(
     rules: logical axis to mesh axes.
     split_heads: whether the axes that split rows split the heads instead.
   """
-  spec = partition_spec(('batch', 'length', heads, None), rules)
-  more = spec[1] if split_heads else None
-  axes = (*(spec[2] or ()), *(more or ()))
-  return PartitionSpec(spec[0], None, axes or None, None)
+  table = dict(rules)
+  more = table['length'] if split_heads else ()
+  return PartitionSpec(table['batch'], None, (*table[heads], *more), None)
 
 
 def per_device(

@@ -17,7 +17,6 @@ from model.attention_kernels import Attend, make_attend
 from model.axes import AxisRules, constrain
 from model.cache import Cache
 from model.config import ModelConfig
-from model.context import Order
 from model.einsum import einsum
 from model.mask import Places
 from model.mlp import Mlp
@@ -56,17 +55,18 @@ class Block(nnx.Module):
     slot: jax.Array | None,
   ) -> tuple[jax.Array, KeyValues]:
     """Applies one layer; arguments as in Attention."""
-    rate, rules = self.config.residual_dropout, self.config.axis_rules
+    config, order = self.config, self.config.row_order
+    rate = config.residual_dropout
     keys = (
       [None] * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
     )
     h_BTD, cache = self.attention(
       self.attention_norm(x_BTD), attend, angles, keys[0], cache, slot
     )
-    x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[1])
+    x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[1], order)
     h_BTD = self.mlp(self.mlp_norm(x_BTD), keys[2])
-    x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[3])
-    return _place(x_BTD, rules), cache
+    x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[3], order)
+    return _place(x_BTD, config.axis_rules), cache
 
 
 class Transformer(nnx.Module):
@@ -101,11 +101,12 @@ class Transformer(nnx.Module):
     positions_BT: jax.Array,
     *,
     visible_BT: jax.Array | None = None,
-    order: Order | None = None,
     dropout_key: jax.Array | None = None,
     cache: Cache | None = None,
   ) -> tuple[jax.Array, Cache | None]:
     """Computes the final hidden states.
+
+    The chunks of the rows come in the order of the configuration's `row_order`.
 
     Args:
       tokens_BT: token ids.
@@ -113,8 +114,6 @@ class Transformer(nnx.Module):
       positions_BT: position of each token in its segment.
       visible_BT: tokens that their whole segment sees (a prefix), bool; None:
         none, every token is seen by later ones only.
-      order: in which the chunks of each row come (`context.balanced_order`);
-        None: as they were written.
       dropout_key: turns dropout on.
       cache: the tokens follow those in the cache, which is extended by them.
 
@@ -134,12 +133,12 @@ class Transformer(nnx.Module):
     x_BTD = x_BTD.astype(config.compute_dtype)
     if dropout_key is not None:
       dropout_key, key = jax.random.split(dropout_key)
-      x_BTD = nn.dropout(x_BTD, config.embedding_dropout, key)
+      x_BTD = nn.dropout(x_BTD, config.embedding_dropout, key, config.row_order)
     x_BTD = _place(x_BTD, config.axis_rules)
 
     places = Places(segments_BT, positions_BT, visible_BT)
     if cache is None:
-      attend = make_attend(config, places, order)
+      attend = make_attend(config, places)
     else:
       assert visible_BT is None, 'decoding sees no later tokens'
       cache = dataclasses.replace(

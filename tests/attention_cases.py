@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from model.attention_kernels import make_attend
+from model.attention_kernels import make_attend, resolve_attention
 from model.config import ModelConfig
-from model.context import balanced_order, reorder, restore
+from model.context import reorder, restore
 from model.mask import Places
 
 RULES = (
@@ -83,7 +83,7 @@ def attention(config: ModelConfig, make: Any = make_attend, **fields: Any):
   """A function of arrays and places that returns result and gradients.
 
   They are those of the kernel of the configuration, on the surrounding mesh,
-  with rows that are put into the balanced order and back.
+  with rows that are put into the order that it wants and back.
 
   Args:
     config: the model.
@@ -93,13 +93,18 @@ def attention(config: ModelConfig, make: Any = make_attend, **fields: Any):
   config = dataclasses.replace(config, **fields)
 
   def run(q, k, v, gradient, places):
-    order = balanced_order(config)
+    resolved, _ = resolve_attention(
+      config,
+      platform='cpu',
+      mesh_shape=jax.sharding.get_abstract_mesh().shape,
+    )
+    order = resolved.row_order
     # What comes of padding is nobody's business.
     text_BT11 = (places.segments_BT > 0)[:, :, None, None]
 
     def result(q, k, v):
       moved = jax.tree.map(lambda x: reorder(x, order), (q, k, v, places))
-      attend = make(config, moved[3], order)
+      attend = make(resolved, moved[3])
       return text_BT11 * restore(attend(*moved[:3], None), order)
 
     out, pullback = jax.vjp(result, q, k, v)

@@ -14,7 +14,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from model.axes import constrain
-from model.context import balanced_order, reorder
+from model.context import reorder
 from model.loss import cross_entropy
 from model.params import Params, merge
 from train.rows import Batch, Marks, unpack_rows
@@ -57,7 +57,7 @@ def loss_fn(
   if not config.model.visible_prefixes:
     inputs = dataclasses.replace(inputs, visible_BT=None)
   # Tokens, targets and weights move together: the sums stay what they are.
-  order = balanced_order(config.model)
+  order = config.model.row_order
   inputs = jax.tree.map(lambda x_BT: reorder(x_BT, order), inputs)
   model = merge(recipe.graphdef, params)
   x_BTD, _ = model(
@@ -65,7 +65,6 @@ def loss_fn(
     inputs.segments_BT,
     inputs.positions_BT,
     visible_BT=inputs.visible_BT,
-    order=order,
     dropout_key=key if config.model.dropout else None,
   )
   total, nll, squared = cross_entropy(
