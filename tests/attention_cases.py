@@ -39,14 +39,16 @@ def model(length: int, **fields: Any) -> ModelConfig:
   """Four heads of 16 over rows of a length, the rest as in cases.py."""
   tiny = cases.tiny_train_config(**{'model.head_dim': 16}).model
   return dataclasses.replace(
-    tiny, max_length=length, axis_rules=RULES, **fields
+    tiny, **{'max_length': length, 'axis_rules': RULES} | fields
   )
 
 
-def mesh(**axes: int) -> Mesh:
+def mesh(*, data: int = 1, context: int = 1, tensor: int = 1) -> Mesh:
   """A mesh over the first emulated devices."""
   return jax.make_mesh(
-    tuple(axes.values()), tuple(axes), (AxisType.Auto,) * len(axes)
+    (data, context, tensor),
+    ('data', 'context', 'tensor'),
+    (AxisType.Auto,) * 3,
   )
 
 
