@@ -40,13 +40,16 @@ def causal_mask(queries: Places, keys: Places, window: int | None) -> jax.Array:
     keys: places of the keys, S a row.
     window: positions seen, the query's own included; None: all.
   """
-  query_positions = queries.positions_BT[:, :, None]
-  key_positions = keys.positions_BT[:, None, :]
+  query_segments, query_positions = (
+    x[:, :, None] for x in (queries.segments_BT, queries.positions_BT)
+  )
+  key_segments, key_positions = (
+    x[:, None, :] for x in (keys.segments_BT, keys.positions_BT)
+  )
   before_BTS = query_positions >= key_positions
   if keys.visible_BT is not None:
     before_BTS |= keys.visible_BT[:, None, :]
-  same_BTS = queries.segments_BT[:, :, None] == keys.segments_BT[:, None, :]
-  mask_BTS = same_BTS & before_BTS
+  mask_BTS = (query_segments == key_segments) & before_BTS
   if window is not None:
     mask_BTS &= query_positions - key_positions < window
     if keys.visible_BT is not None:
