@@ -61,6 +61,7 @@ def _model() -> ConfigDict:
   model.mlp_dim = 2_048
   # 'swiglu', 'geglu' (gated) or 'gelu'.
   model.mlp = 'swiglu'
+  model.moe = _moe()
   # 'rms' (RMSNorm) or 'layer' (LayerNorm).
   model.norm = 'rms'
   model.norm_epsilon = 1e-6
@@ -104,9 +105,10 @@ def _model() -> ConfigDict:
 def _attention(model: ConfigDict) -> None:
   """How attention is computed, not what."""
   # What computes attention: 'splash' (fused, on TPUs), 'cudnn' (fused, on GPUs)
-  # or 'xla' (anywhere; memory grows with the square of the row). 'auto': the
-  # one for the devices. What it does not support is an error, never replaced;
-  # docs/parallelism.md has the table. ('splash_interpreted': tests on CPUs.)
+  # or 'xla' (anywhere; memory grows with the square of the row). A kernel that
+  # does not support what the model asks for is an error; docs/parallelism.md
+  # has the table. 'auto' takes the fused one of the devices where it supports
+  # all, else 'xla', and the run says why. ('splash_interpreted': for tests.)
   model.attention = 'auto'
   # How attention works where mesh.context splits rows: 'all_gather' gathers
   # keys and values, 'ring' passes them round, 'ulysses' splits heads instead.
@@ -117,6 +119,33 @@ def _attention(model: ConfigDict) -> None:
   # One backward kernel in place of two: fewer operations, but memory that grows
   # with the square of the row (one gradient of the queries a block of keys).
   model.splash_fused_backward = False
+
+
+def _moe() -> ConfigDict:
+  """Mixture of experts in place of each feed-forward layer."""
+  moe = ConfigDict()
+  # 0: off, one feed-forward layer for all tokens.
+  moe.num_experts = 0
+  # Experts that each token goes to; none is dropped.
+  moe.experts_per_token = 2
+  # Experts that every token goes to, besides.
+  moe.num_shared_experts = 0
+  # Width of an expert; None: model.mlp_dim.
+  moe.expert_dim = config_dict.placeholder(int)
+  # The router's scores: 'softmax' over all experts (Mixtral, DeepSeek-V2) or
+  # 'sigmoid' of each (DeepSeek-V3).
+  moe.score = 'softmax'
+  # Divide the scores of a token's experts by their sum; then multiply by scale.
+  moe.normalize_weights = True
+  moe.weight_scale = 1.0
+  # Weight of the load-balancing loss (Switch Transformer: 0.01) and of the
+  # router's z-loss (ST-MoE: 0.001); means over layers and tokens.
+  moe.balance_loss = 0.01
+  moe.router_z_loss = 0.001
+  # Balance without a loss: each step moves a bias for the choice of an expert
+  # by this much towards equal load (DeepSeek-V3: 0.001); 0: off.
+  moe.balance_rate = 0.0
+  return moe
 
 
 def _loss() -> ConfigDict:
@@ -201,6 +230,7 @@ def _mesh() -> ConfigDict:
   mesh.rules.heads = ('tensor',)
   mesh.rules.kv_heads = ('tensor',)
   mesh.rules.head_dim = ()
+  mesh.rules.experts = ('expert',)
   mesh.rules.mlp = ('tensor',)
   mesh.rules.layers = ()
   return mesh

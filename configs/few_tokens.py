@@ -5,7 +5,13 @@
       --config.augmentation.token_replacement.rate=0 \
       --config.augmentation.repack=False
 
-17 files of the Python standard library, 175 thousand tokens, 23 epochs of them.
+17 files of the Python standard library, 175 thousand tokens, 0.77 million
+parameters. The best validation loss of the first command, which replaces a
+fifth of the input tokens and packs each epoch anew, is 3.986 nats a token
+(2.335 bits a byte), at step 1,700 of 2,000: 20 epochs. Of the second, without
+augmentation, 4.128 (2.417), at step 600; from there it learns the text by
+heart and is stopped at step 1,100. Dropout is 0.1 in both. Python 3.11.7, jax
+0.10.2.
 """
 
 from ml_collections import ConfigDict

@@ -8,9 +8,52 @@ MLPS = ('swiglu', 'geglu', 'gelu')
 NORMS = ('rms', 'layer')
 POSITIONS = ('rope', 'learned')
 REMATS = ('none', 'projections', 'attention', 'full')
+SCORES = ('softmax', 'sigmoid')
 DTYPES = ('bfloat16', 'float32')
 ATTENTIONS = ('auto', 'xla', 'splash', 'cudnn', 'splash_interpreted')
 CONTEXT_PARALLELISMS = ('all_gather', 'ring', 'ulysses')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MoeConfig:
+  """Mixture of experts; fields as in configs/base.py."""
+
+  num_experts: int
+  experts_per_token: int
+  num_shared_experts: int
+  expert_dim: int
+  score: str
+  normalize_weights: bool
+  weight_scale: float
+  balance_loss: float
+  router_z_loss: float
+  balance_rate: float
+
+  def __post_init__(self):
+    for name in (
+      'num_experts', 'num_shared_experts', 'balance_loss', 'router_z_loss',
+      'balance_rate',
+    ):  # fmt: skip
+      if getattr(self, name) < 0:
+        raise ValueError(
+          f'model.moe.{name} is {getattr(self, name)}; it must be 0 or more.'
+        )
+    if not self.num_experts:
+      return
+    if not 1 <= self.experts_per_token <= self.num_experts:
+      raise ValueError(
+        f'model.moe.experts_per_token = {self.experts_per_token}; it must be '
+        f'from 1 to model.moe.num_experts = {self.num_experts}.'
+      )
+    for name in ('expert_dim', 'weight_scale'):
+      if not getattr(self, name) > 0:
+        raise ValueError(
+          f'model.moe.{name} is {getattr(self, name)}; it must be above 0.'
+        )
+    if self.score not in SCORES:
+      raise ValueError(
+        f'model.moe.score is {self.score!r}; choose one of {SCORES}.'
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +76,7 @@ class ModelConfig:
   head_dim: int
   mlp_dim: int
   mlp: str
+  moe: MoeConfig
   norm: str
   norm_epsilon: float
   positions: str
@@ -87,6 +131,8 @@ class ModelConfig:
         raise ValueError(
           f'model.{name} is {getattr(self, name)!r}; choose one of {choices}.'
         )
+    if self.moe.num_experts:
+      self._check_experts()
     if self.num_heads % self.num_kv_heads:
       raise ValueError(
         f'model.num_heads = {self.num_heads} is no multiple of '
@@ -99,6 +145,20 @@ class ModelConfig:
         f'model.head_dim = {self.head_dim} is odd; rotary positions turn '
         'pairs of numbers: make it even.'
       )
+
+  def _check_experts(self):
+    if not self.gated:
+      raise ValueError(
+        f'model.mlp is {self.mlp!r}, and experts have gates: set '
+        "'swiglu' or 'geglu'."
+      )
+    for name in ('use_bias', 'mlp_dropout'):
+      if getattr(self, name):
+        raise ValueError(
+          f'model.{name} is {getattr(self, name)}, and experts (model.moe.'
+          f'num_experts = {self.moe.num_experts}) support none: set it to '
+          f'{type(getattr(self, name))()}.'
+        )
 
   @property
   def gated(self) -> bool:
@@ -131,6 +191,10 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
         f'model.num_heads = {fields["num_heads"]}: set model.head_dim.'
       )
     fields['head_dim'] = fields['embed_dim'] // fields['num_heads']
+  moe = dict(fields['moe'])
+  if moe['expert_dim'] is None:
+    moe['expert_dim'] = fields['mlp_dim']
+  fields['moe'] = MoeConfig(**moe)
   rules = tuple(
     (axis, tuple(mesh_axes))
     for axis, mesh_axes in config['mesh']['rules'].items()

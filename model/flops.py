@@ -14,6 +14,10 @@ def matmul_parameters(config: ModelConfig) -> int:
   D, H = config.embed_dim, config.head_dim
   attention = 2 * D * H * (config.num_heads + config.num_kv_heads)
   mlp = (3 if config.gated else 2) * D * config.mlp_dim
+  if config.moe.num_experts:
+    moe = config.moe
+    active = moe.experts_per_token + moe.num_shared_experts
+    mlp = D * (moe.num_experts + 3 * active * moe.expert_dim)
   return config.num_layers * (attention + mlp) + D * config.vocab_size
 
 

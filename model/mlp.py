@@ -27,7 +27,7 @@ def _geglu(gate: jax.Array, up: jax.Array) -> jax.Array:
   return x.astype(up.dtype)
 
 
-_GATED = {'swiglu': _swiglu, 'geglu': _geglu}
+GATED = {'swiglu': _swiglu, 'geglu': _geglu}
 
 
 class Mlp(nnx.Module):
@@ -65,7 +65,7 @@ class Mlp(nnx.Module):
     up_BTF = checkpoint_name(self.up(x_BTD), 'mlp_up')
     if config.gated:
       gate_BTF = checkpoint_name(self.gate(x_BTD), 'mlp_gate')
-      h_BTF = _GATED[config.mlp](gate_BTF, up_BTF)
+      h_BTF = GATED[config.mlp](gate_BTF, up_BTF)
     else:
       h_BTF = _gelu(up_BTF)
     h_BTF = constrain(h_BTF, ('batch', 'length', 'mlp'), config.axis_rules)

@@ -88,7 +88,7 @@ def prefill(
   B, T = prompts_BT.shape
   positions_BT = jnp.arange(T) - (T - lengths_B)[:, None]
   segments_BT = (positions_BT >= 0).astype(jnp.int32)
-  x_BTD, cache = model(
+  x_BTD, cache, _ = model(
     prompts_BT,
     segments_BT,
     jnp.maximum(positions_BT, 0),
@@ -103,7 +103,7 @@ def decode(
 ) -> tuple[jax.Array, Cache]:  # fmt: skip
   """Reads one more token of each row; returns logits_BV and the cache."""
   model = merge(graphdef, params)
-  x_BTD, cache = model(
+  x_BTD, cache, _ = model(
     tokens_B[:, None],
     jnp.ones_like(tokens_B)[:, None],
     positions_B[:, None],

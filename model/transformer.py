@@ -5,6 +5,7 @@ vocabulary, K key/value heads, H head size, L layers.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from model.config import ModelConfig
 from model.einsum import einsum
 from model.mask import Places
 from model.mlp import Mlp
+from model.moe import Moe, Routing
 from model.params import declare, merge, split
 
 # What a rematerialisation policy keeps for the backward pass, by the names
@@ -42,7 +44,10 @@ class Block(nnx.Module):
     self.attention_norm = nn.Norm(keys[0], config.embed_dim, config, layers)
     self.attention = Attention(keys[1], config, layers)
     self.mlp_norm = nn.Norm(keys[2], config.embed_dim, config, layers)
-    self.mlp = Mlp(keys[3], config, layers)
+    if config.moe.num_experts:
+      self.moe = Moe(keys[3], config, layers)
+    else:
+      self.mlp = Mlp(keys[3], config, layers)
     self.config = config
 
   def __call__(
@@ -50,11 +55,12 @@ class Block(nnx.Module):
     x_BTD: jax.Array,
     attend: Attend,
     angles: tuple[jax.Array, jax.Array] | None,
+    valid_BT: jax.Array,
     dropout_key: jax.Array | None,
     cache: KeyValues | None,
     slot: jax.Array | None,
-  ) -> tuple[jax.Array, KeyValues]:
-    """Applies one layer; arguments as in Attention."""
+  ) -> tuple[jax.Array, KeyValues, Routing | None]:
+    """Applies one layer; arguments as in Attention and Moe."""
     config, order = self.config, self.config.row_order
     rate = config.residual_dropout
     keys = (
@@ -64,9 +70,27 @@ class Block(nnx.Module):
       self.attention_norm(x_BTD), attend, angles, keys[0], cache, slot
     )
     x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[1], order)
-    h_BTD = self.mlp(self.mlp_norm(x_BTD), keys[2])
+    h_BTD, routing = self.mlp_norm(x_BTD), None
+    if config.moe.num_experts:
+      h_BTD, routing = self.moe(h_BTD, valid_BT)
+    else:
+      h_BTD = self.mlp(h_BTD, keys[2])
     x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[3], order)
-    return _place(x_BTD, config.axis_rules), cache
+    return _place(x_BTD, config.axis_rules), cache, routing
+
+
+class Output(NamedTuple):
+  """What the model makes of tokens.
+
+  Attributes:
+    x_BTD: the normalised hidden states that the head turns into logits.
+    cache: the extended cache; None without one.
+    routing: of all layers, with a leading axis L; None without experts.
+  """
+
+  x_BTD: jax.Array
+  cache: Cache | None
+  routing: Routing | None
 
 
 class Transformer(nnx.Module):
@@ -103,7 +127,7 @@ class Transformer(nnx.Module):
     visible_BT: jax.Array | None = None,
     dropout_key: jax.Array | None = None,
     cache: Cache | None = None,
-  ) -> tuple[jax.Array, Cache | None]:
+  ) -> Output:
     """Computes the final hidden states.
 
     The chunks of the rows come in the order of the configuration's `row_order`.
@@ -116,10 +140,6 @@ class Transformer(nnx.Module):
         none, every token is seen by later ones only.
       dropout_key: turns dropout on.
       cache: the tokens follow those in the cache, which is extended by them.
-
-    Returns:
-      x_BTD, the normalised hidden states that the head turns into logits, and
-      the extended cache (None without one).
     """
     config = self.config
     x_BTD = self.embedding[...][tokens_BT]
@@ -149,10 +169,12 @@ class Transformer(nnx.Module):
       slots = Places(cache.segments_BS, cache.positions_BS)
       # One query or a short prompt: there is nothing to fuse.
       attend = attention_xla.make_attend(config, places, slots)
-    x_BTD, cache = self._layers(x_BTD, attend, angles, dropout_key, cache)
-    return self.final_norm(x_BTD), cache
+    # Padding is segment 0.
+    shared = (attend, angles, segments_BT > 0)
+    x_BTD, cache, routing = self._layers(x_BTD, shared, dropout_key, cache)
+    return Output(self.final_norm(x_BTD), cache, routing)
 
-  def _layers(self, x_BTD, attend, angles, dropout_key, cache):
+  def _layers(self, x_BTD, shared, dropout_key, cache):
     """Runs the stack as a loop over the leading axis of its parameters."""
     config = self.config
     graphdef, stack = split(self.blocks)
@@ -163,10 +185,10 @@ class Transformer(nnx.Module):
       key = dropout_key
       if key is not None:
         key = jax.random.fold_in(key, index)
-      x_BTD, key_values = merge(graphdef, params)(
-        x_BTD, attend, angles, key, key_values, slot
+      x_BTD, key_values, routing = merge(graphdef, params)(
+        x_BTD, *shared, key, key_values, slot
       )
-      return x_BTD, None if cache is None else key_values
+      return x_BTD, (None if cache is None else key_values, routing)
 
     if config.remat != 'none':
       policy = jax.checkpoint_policies.save_only_these_names(
@@ -176,7 +198,7 @@ class Transformer(nnx.Module):
         layer, policy=policy, prevent_cse=not config.scan_layers
       )
     key_values = None if cache is None else (cache.k_LBSKH, cache.v_LBSKH)
-    x_BTD, new_key_values = jax.lax.scan(
+    x_BTD, (new_key_values, routing) = jax.lax.scan(
       layer,
       x_BTD,
       (stack, jnp.arange(config.num_layers), key_values),
@@ -189,7 +211,7 @@ class Transformer(nnx.Module):
         v_LBSKH=new_key_values[1],
         length=cache.length + x_BTD.shape[1],
       )
-    return x_BTD, cache
+    return x_BTD, cache, routing
 
   def head_VD(self) -> jax.Array:
     """The output matrix; the embedding where they are tied."""

@@ -66,6 +66,19 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     'model.head_dim': 16,
     'model.rope_theta': 100.0,
   },
+  'moe-shared': {
+    'model.moe.num_experts': 4,
+    'model.moe.num_shared_experts': 1,
+    'model.moe.expert_dim': 24,
+  },
+  'moe-sigmoid-geglu': {
+    'model.mlp': 'geglu',
+    'model.moe.num_experts': 6,
+    'model.moe.experts_per_token': 3,
+    'model.moe.score': 'sigmoid',
+    'model.moe.weight_scale': 2.5,
+    'model.moe.balance_rate': 0.01,
+  },
   'learned-window-gqa': {
     'model.positions': 'learned',
     'model.sliding_window': 3,

@@ -43,4 +43,8 @@ def matmul_flops(jaxpr: Any) -> int:
       left = equation.invars[0].aval.shape
       depth = math.prod(left[axis] for axis in contracted)
       total += times * 2 * math.prod(equation.outvars[0].aval.shape) * depth
+    if equation.primitive.name == 'ragged_dot_general':
+      # Each row meets one group's matrix, whose columns come last.
+      rows = math.prod(equation.invars[0].aval.shape)
+      total += times * 2 * rows * equation.outvars[0].aval.shape[-1]
   return total

@@ -81,6 +81,32 @@ def _mlp(x_TD, node, layer, config):
   return _apply('tf,fd->td', h_TF, node['down'], layer)
 
 
+def _moe(x_TD, node, layer, config):
+  """Token by token, expert by expert."""
+  moe = config.moe
+  y_TD = np.zeros_like(x_TD)
+  for x_D, y_D in zip(x_TD, y_TD, strict=True):
+    logits_E = x_D @ node['router'][layer]
+    if moe.score == 'softmax':
+      scores_E = np.exp(logits_E) / np.exp(logits_E).sum()
+    else:
+      scores_E = 1 / (1 + np.exp(-logits_E))
+    ranked_E = scores_E
+    if 'selection_bias' in node:
+      ranked_E = scores_E + node['selection_bias'][layer]
+    chosen = np.argsort(-ranked_E)[: moe.experts_per_token]
+    total = scores_E[chosen].sum() if moe.normalize_weights else 1
+    for e in chosen:
+      expert = {
+        name: {'weight': node[name][:, e]} for name in ('up', 'gate', 'down')
+      }
+      weight = moe.weight_scale * scores_E[e] / total
+      y_D += weight * _mlp(x_D[None], expert, layer, config)[0]
+  if 'shared' in node:
+    y_TD += _mlp(x_TD, node['shared'], layer, config)
+  return y_TD
+
+
 def hidden_states(
   params, tokens, segments, positions, config: ModelConfig, visible=None
 ):
@@ -96,5 +122,8 @@ def hidden_states(
     h_TD = _norm(x_TD, blocks['attention_norm'], layer, config)
     x_TD = x_TD + _attention(h_TD, blocks['attention'], layer, places, config)
     h_TD = _norm(x_TD, blocks['mlp_norm'], layer, config)
-    x_TD = x_TD + _mlp(h_TD, blocks['mlp'], layer, config)
+    if config.moe.num_experts:
+      x_TD = x_TD + _moe(h_TD, blocks['moe'], layer, config)
+    else:
+      x_TD = x_TD + _mlp(h_TD, blocks['mlp'], layer, config)
   return _norm(x_TD, params['final_norm'], None, config)

@@ -27,6 +27,7 @@ NAMES = sorted(
 PARAMETERS = {
   'gpt2_124m': 124_439_808 + 47 * 768,
   'llama_1b': 1_235_814_400,
+  'mixtral_8x7b': 46_702_792_704,
 }
 
 

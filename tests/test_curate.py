@@ -281,6 +281,7 @@ def everything(tmp_path, modules):
   )
 
 
+@pytest.mark.slow
 def test_every_engine_makes_the_same_store(tmp_path, few_chunks, modules):
   config = everything(tmp_path, modules)
   expected = prepared(config)
@@ -297,6 +298,7 @@ def test_every_engine_makes_the_same_store(tmp_path, few_chunks, modules):
     assert contents(found.directory) == contents(expected.directory), name
 
 
+@pytest.mark.slow
 def test_killed_in_any_stage_ends_with_the_same_store(
   tmp_path, few_chunks, modules
 ):

@@ -67,6 +67,7 @@ def test_numbers_that_break_down_end_the_run(folder):
   assert runs.last_step(folder / 'broken') < broken <= 3
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best(folder):
   arguments = runs.command(
     'train',
@@ -90,6 +91,7 @@ def test_training_learns(folder):
   assert evaluations[120]['loss'] < evaluations[40]['loss']
 
 
+@pytest.mark.slow
 def test_resumes_on_another_mesh_with_the_same_losses(folder):
   arguments = runs.command('train', folder, 'moved')
   elsewhere = runs.command('train', folder, 'moved', mesh__data=2, mesh__fsdp=2)

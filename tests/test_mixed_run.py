@@ -44,6 +44,10 @@ def command(
   ]
 
 
+# A run of the whole program; what it is made of has tests in the default suite.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> pathlib.Path:
   """Holds two datasets, and the run `whole`, which nothing disturbed."""
@@ -59,7 +63,6 @@ def folder(tmp_path_factory) -> pathlib.Path:
   return folder
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_the_same_batches(folder):
   arguments = command('train', folder, workdir='stopped')
   workdir = folder / 'stopped'

@@ -21,12 +21,12 @@ ONE = {'data': 1}
 CUBE = {'data': 2, 'fsdp': 2, 'tensor': 2}
 FLAT = {'data': 1, 'fsdp': 2, 'tensor': 4}
 MESHES = [
-  {'data': 8},
-  {'data': 1, 'fsdp': 8},
+  pytest.param({'data': 8}, marks=pytest.mark.slow),
+  pytest.param({'data': 1, 'fsdp': 8}, marks=pytest.mark.slow),
   CUBE,
   FLAT,
   {'data': 1, 'expert': 2, 'context': 2, 'tensor': 2},
-  {'data': 1, 'context': 8},
+  pytest.param({'data': 1, 'context': 8}, marks=pytest.mark.slow),
   # Two slices, and within each the rest.
   {'data': 1, 'dcn.data': 2, 'fsdp': 2, 'tensor': 2},
 ]

@@ -56,9 +56,14 @@ def test_matmul_parameters_are_matrices_and_the_head(name):
   config, shapes, kinds = described(**cases.ARCHITECTURES[name])
   sizes = {'matrix': 0, 'head': 0}
   kind_of = cases.leaves(kinds)
+  moe = config.moe
   for path, leaf in cases.leaves(shapes).items():
+    size = leaf.size
+    if path.rpartition('.')[0] == 'blocks.moe' and leaf.ndim == 4:
+      # A token meets some of the experts.
+      size = size * moe.experts_per_token // moe.num_experts
     if kind_of[path] in sizes:
-      sizes[kind_of[path]] += leaf.size
+      sizes[kind_of[path]] += size
   if config.tie_embeddings:
     assert sizes['head'] == 0
     sizes['head'] = shapes['embedding'].size
@@ -108,7 +113,8 @@ def test_mean_context(length, window, wanted):
   'overrides',
   [{}, cases.ARCHITECTURES['learned-layer-bias-gelu'],
    cases.ARCHITECTURES['mqa-window-untied'] | {'model.scan_layers': False},
-   {'model.head_dim': 16, 'model.num_layers': 3, 'loss.chunk': 32}],
+   {'model.head_dim': 16, 'model.num_layers': 3, 'loss.chunk': 32},
+   cases.ARCHITECTURES['moe-shared']],
 )  # fmt: skip
 def test_flops_are_those_of_the_traced_program(overrides, rows_BR):
   recipe = cases.recipe(**overrides)

@@ -205,7 +205,7 @@ def test_every_site_of_every_layer_has_a_mask_of_its_own():
   params['final_norm']['scale'] += 1
   ones_BT = jnp.ones((8, 32), jnp.int32)
   model = cases.merge(recipe.graphdef, params)
-  x_BTD, _ = model(ones_BT, ones_BT, ones_BT, dropout_key=jax.random.key(0))
+  x_BTD, *_ = model(ones_BT, ones_BT, ones_BT, dropout_key=jax.random.key(0))
   x_PD = np.asarray(x_BTD).reshape(256, 32)
   smallest_P1 = np.where(x_PD > 0, x_PD, np.inf).min(1, keepdims=True)
   counts_PD = x_PD / smallest_P1

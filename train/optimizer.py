@@ -103,7 +103,9 @@ def _muon(config, kinds, axes):
 
 def _muon_dimensions(names: tuple[str | None, ...]):
   """Which axes of a stacked weight make up its rows, and which its columns."""
-  inner = [i for i, name in enumerate(names) if name != 'layers']
+  inner = [
+    i for i, name in enumerate(names) if name not in ('layers', 'experts')
+  ]
   # An attention output reads (heads, head_dim); all others read one axis.
   reads = 2 if names[inner[0]] == 'heads' else 1
   return optax.contrib.MuonDimensionNumbers(

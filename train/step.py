@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from model.axes import constrain
 from model.context import reorder
 from model.loss import cross_entropy
+from model.moe import rebalance
 from model.params import Params, merge
 from train.rows import Batch, Marks, unpack_rows
 from train.state import Recipe, TrainState, dropout_key
@@ -28,6 +29,16 @@ class LossSums:
   cross_entropy: jax.Array
   squared_normaliser: jax.Array
   tokens: jax.Array
+  router: 'RouterSums | None' = None
+
+
+@struct.dataclass
+class RouterSums:
+  """Of experts; the losses are means over layers, times the valid tokens."""
+
+  load_LE: jax.Array
+  balance: jax.Array
+  squared_normaliser: jax.Array
 
 
 def loss_fn(
@@ -60,7 +71,7 @@ def loss_fn(
   order = config.model.row_order
   inputs = jax.tree.map(lambda x_BT: reorder(x_BT, order), inputs)
   model = merge(recipe.graphdef, params)
-  x_BTD, _ = model(
+  x_BTD, _, routing = model(
     inputs.tokens_BT,
     inputs.segments_BT,
     inputs.positions_BT,
@@ -77,7 +88,18 @@ def loss_fn(
     config.loss.chunk,
     config.model.compute_dtype,
   )
-  return total, LossSums(nll, squared, inputs.weights_BT.sum())
+  tokens = inputs.weights_BT.sum()
+  if routing is None:
+    return total, LossSums(nll, squared, tokens)
+  router = RouterSums(
+    load_LE=routing.load,
+    balance=routing.balance.mean() * tokens,
+    squared_normaliser=routing.squared_normaliser.mean() * tokens,
+  )
+  moe = config.model.moe
+  total += moe.balance_loss * router.balance
+  total += moe.router_z_loss * router.squared_normaliser
+  return total, LossSums(nll, squared, tokens, router)
 
 
 def gradients(
@@ -116,8 +138,11 @@ def gradients(
       part = differentiate(params, batch, jax.random.fold_in(key, index))
       return jax.tree.map(jnp.add, total, part), None
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    start = (zeros, LossSums(*(jnp.zeros(()),) * 3))
+    one = jax.tree.map(lambda rows: rows[0], batches)
+    start = jax.tree.map(
+      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+      jax.eval_shape(differentiate, params, one, key),
+    )
     (grads, sums), _ = jax.lax.scan(add, start, (batches, jnp.arange(slices)))
   scale = 1 / jnp.maximum(sums.tokens, 1)
   return jax.tree.map(lambda g: g * scale, grads), sums
@@ -140,7 +165,9 @@ def train_step(
   Returns:
     The next state, and scalars: loss (mean cross-entropy in nats a token),
     z_loss (its weighted part), grad_norm (before clipping), param_norm,
-    learning_rate, tokens (valid ones in the batch), finite.
+    learning_rate, tokens (valid ones in the batch), finite; with experts also
+    balance_loss, router_z_loss (both unweighted), expert_load_max and
+    expert_load_min (of any layer's experts, by the mean load).
   """
   config = recipe.config
   grads, sums = gradients(
@@ -154,6 +181,10 @@ def train_step(
     grads, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
+  if config.model.moe.balance_rate and sums.router is not None:
+    params = rebalance(
+      params, sums.router.load_LE, config.model.moe.balance_rate
+    )
   decay = config.optimizer.ema_decay
   ema = None
   if decay is not None:
@@ -167,6 +198,8 @@ def train_step(
     'learning_rate': recipe.schedule(state.step),
     'tokens': sums.tokens,
   }
+  if sums.router is not None:
+    metrics |= _router_metrics(sums.router, tokens)
   finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
   updated = TrainState(state.step + 1, params, opt_state, ema)
   state = jax.tree.map(
@@ -175,11 +208,26 @@ def train_step(
   return state, metrics | {'finite': finite}
 
 
+def _router_metrics(
+  router: RouterSums, tokens: jax.Array
+) -> dict[str, jax.Array]:
+  load_LE = router.load_LE / jnp.maximum(
+    router.load_LE.mean(-1, keepdims=True), 1
+  )
+  return {
+    'balance_loss': router.balance / tokens,
+    'router_z_loss': router.squared_normaliser / tokens,
+    'expert_load_max': load_LE.max(),
+    'expert_load_min': load_LE.min(),
+  }
+
+
 def eval_step(
   params: Params, batch: Batch, *, recipe: Recipe, marks: Marks
 ) -> LossSums:
   """Sums of the loss over some rows, without dropout."""
-  return loss_fn(params, batch, None, recipe=recipe, marks=marks)[1]
+  sums = loss_fn(params, batch, None, recipe=recipe, marks=marks)[1]
+  return dataclasses.replace(sums, router=None)
 
 
 def jit_train_step(

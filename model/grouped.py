@@ -1,0 +1,122 @@
+"""Matrix products of rows in groups, each group with its own matrix.
+
+Suffixes: M rows in order of their groups, E groups (experts), K and N the sides
+of a matrix.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+# Axis of a parameter -> mesh axes over which its parts are gathered for use.
+Gathers = tuple[tuple[int, tuple[str, ...]], ...]
+
+_SUM_OVER_ROWS = jax.lax.RaggedDotDimensionNumbers(
+  dot_dimension_numbers=(((0,), (0,)), ((), ())),
+  lhs_ragged_dimensions=[0],
+  rhs_group_dimensions=[],
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def grouped_product(
+  x_MK: jax.Array,
+  weight_EKN: jax.Array,
+  sizes_E: jax.Array,
+  gathers: Gathers,
+  compute_dtype: str,
+) -> jax.Array:
+  """Each row times the matrix of its group, in compute_dtype.
+
+  The matrices are rounded before they are gathered, gathered again for the
+  backward pass, and their gradient is summed and shared out in float32, once.
+
+  Args:
+    x_MK: rows; the first sizes_E[0] belong to group 0, and so on. The result of
+      rows after the last group is zero, and so is their gradient.
+    weight_EKN: the matrices, or this device's part of them.
+    sizes_E: rows of each group.
+    gathers: where the rest of the matrices lies.
+    compute_dtype: type of both factors and of the result; sums are float32.
+
+  Returns:
+    y_MN.
+  """
+  return _product(
+    x_MK, _gather(weight_EKN, gathers, compute_dtype), sizes_E, compute_dtype
+  )
+
+
+def _product(x_MK, weight_EKN, sizes_E, compute_dtype):
+  y_MN = jax.lax.ragged_dot(
+    x_MK.astype(compute_dtype),
+    weight_EKN,
+    sizes_E,
+    preferred_element_type=jnp.float32,
+  )
+  # Kernels need not write the rows after the last group.
+  filled_M = jnp.arange(y_MN.shape[0]) < sizes_E.sum()
+  return jnp.where(filled_M[:, None], y_MN, 0).astype(compute_dtype)
+
+
+def _gather(weight_EKN, gathers, compute_dtype):
+  weight_EKN = weight_EKN.astype(compute_dtype)
+  for axis, mesh_axes in gathers:
+    weight_EKN = jax.lax.all_gather(
+      weight_EKN, mesh_axes, axis=axis, tiled=True
+    )
+  return weight_EKN
+
+
+def _forward(x_MK, weight_EKN, sizes_E, gathers, compute_dtype):
+  y_MN = grouped_product(x_MK, weight_EKN, sizes_E, gathers, compute_dtype)
+  return y_MN, (x_MK, weight_EKN, sizes_E)
+
+
+def _backward(gathers, compute_dtype, residuals, gradient_MN):
+  x_MK, weight_EKN, sizes_E = residuals
+  gathered_EKN = _gather(weight_EKN, gathers, compute_dtype)
+  x_gradient_MK = _product(
+    gradient_MN, gathered_EKN.swapaxes(1, 2), sizes_E, compute_dtype
+  )
+  weight_gradient_EKN = jax.lax.ragged_dot_general(
+    x_MK.astype(compute_dtype),
+    gradient_MN.astype(compute_dtype),
+    sizes_E,
+    _SUM_OVER_ROWS,
+    preferred_element_type=jnp.float32,
+  )
+  for axis, mesh_axes in reversed(gathers):
+    weight_gradient_EKN = jax.lax.psum_scatter(
+      weight_gradient_EKN, mesh_axes, scatter_dimension=axis, tiled=True
+    )
+  return (
+    x_gradient_MK.astype(x_MK.dtype),
+    weight_gradient_EKN.astype(weight_EKN.dtype),
+    None,
+  )
+
+
+grouped_product.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def permute(x: jax.Array, order: jax.Array, inverse: jax.Array) -> jax.Array:
+  """Rows of x in another order.
+
+  Its gradient is a permutation too; left to itself it would be a scatter.
+
+  Args:
+    x: rows.
+    order: the row of x that stands at each place.
+    inverse: the place of each row of x.
+  """
+  del inverse
+  return x[order]
+
+
+permute.defvjp(
+  lambda x, order, inverse: (x[order], inverse),
+  lambda inverse, gradient: (gradient[inverse], None, None),
+)
