@@ -74,10 +74,12 @@ def temporary_bytes(config: ModelConfig, mesh: Mesh) -> int:
   heads = [array(1, T, n, config.head_dim) for n in (N, K, K, N)]
   with jax.set_mesh(mesh):
     compiled = jax.jit(gradients).lower(*heads, places).compile()
-  return compiled.memory_analysis().temp_size_in_bytes
+  analysis = compiled.memory_analysis()
+  assert analysis is not None
+  return analysis.temp_size_in_bytes
 
 
-def cell(length: int, column: tuple[str, str, int], devices) -> str:
+def cell(length: int, column: tuple[str, str, int], devices: np.ndarray) -> str:
   """GiB, or that it does not fit."""
   kernel, strategy, parts = column
   shape = tuple(parts if axis == 'context' else 1 for axis in MESH_AXES)
@@ -103,7 +105,7 @@ def main() -> None:
   )
   lengths = parser.parse_args().lengths
   topology = topologies.get_topology_desc('v5p:2x2x1', 'tpu')
-  devices = np.array(topology.devices)
+  devices: np.ndarray = np.array(topology.devices)
   print('|'.join(['', 'tokens', *COLUMNS, '']))
   print('|---' * (len(COLUMNS) + 1) + '|')
   for length in lengths:
