@@ -28,6 +28,7 @@ from train.chips import peak_flops
 from train.config import train_config
 from train.mesh import batch_sharding, make_mesh
 from train.rows import Marks
+from train.setup import with_attention
 from train.state import init_state, make_recipe, state_shardings
 from train.step import compile_step, jit_train_step
 
@@ -52,7 +53,9 @@ def config(arguments: argparse.Namespace) -> ConfigDict:
 def meshwork_round(c: ConfigDict) -> Callable[[], float]:
   """A function that runs some steps and returns their seconds."""
   run = train_config(c)
-  recipe, mesh = make_recipe(run), make_mesh(run.mesh)
+  mesh = make_mesh(run.mesh)
+  run, _ = with_attention(run, mesh)
+  recipe = make_recipe(run)
   shardings = state_shardings(recipe, mesh)
   sharding = batch_sharding(
     mesh, run.mesh.rules, batch_size=run.batch_size, field='batch_size'

@@ -90,6 +90,7 @@ def _model() -> ConfigDict:
   model.mlp_dropout = 0.0
   # Compute in this type ('bfloat16' or 'float32'); parameters are float32.
   model.compute_dtype = 'bfloat16'
+  _attention(model)
   # One compiled layer run in a loop (fast to compile), or all layers unrolled
   # (a little faster to run, and to compile as long as they are few).
   model.scan_layers = True
@@ -99,6 +100,25 @@ def _model() -> ConfigDict:
   # of them, 'full' keeps the inputs of layers only.
   model.remat = 'none'
   return model
+
+
+def _attention(model: ConfigDict) -> None:
+  """How attention is computed, not what."""
+  # What computes attention: 'splash' (fused, on TPUs), 'cudnn' (fused, on GPUs)
+  # or 'xla' (anywhere; memory grows with the square of the row). A kernel that
+  # does not support what the model asks for is an error; docs/parallelism.md
+  # has the table. 'auto' takes the fused one of the devices where it supports
+  # all, else 'xla', and the run says why. ('splash_interpreted': for tests.)
+  model.attention = 'auto'
+  # How attention works where mesh.context splits rows: 'all_gather' gathers
+  # keys and values, 'ring' passes them round, 'ulysses' splits heads instead.
+  model.context_parallelism = 'all_gather'
+  # Blocks of splash, at most: queries and keys on the chip at a time.
+  model.splash_block_q = 512
+  model.splash_block_kv = 1_024
+  # One backward kernel in place of two: fewer operations, but memory that grows
+  # with the square of the row (one gradient of the queries a block of keys).
+  model.splash_fused_backward = False
 
 
 def _moe() -> ConfigDict:

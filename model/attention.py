@@ -1,121 +1,19 @@
-"""Causal self-attention with grouped queries.
+"""Causal self-attention with grouped queries: what surrounds the kernel.
 
 Suffixes: B batch, T query position, S key position, D model width, N query
-heads, K key/value heads, G query heads per key/value head, H head size.
+heads, K key/value heads, H head size.
 """
 
-import functools
-
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from model import layers as nn
+from model.attention_kernels import Attend
 from model.axes import constrain
 from model.config import ModelConfig
-from model.einsum import einsum
-
-# Far below any score, and finite, so that a row of nothing but masked scores
-# has a defined softmax.
-_MASKED = -1e30
 
 KeyValues = tuple[jax.Array, jax.Array]  # k_BSKH and v_BSKH
-
-
-def attention_bias(mask_BTS: jax.Array) -> jax.Array:
-  """What is added to scores: 0 where a query sees the key."""
-  return jnp.where(mask_BTS, 0.0, _MASKED).astype(jnp.float32)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def softmax(scores: jax.Array, dtype: str) -> jax.Array:
-  """Softmax over the last axis in float32, rounded to dtype.
-
-  The backward pass needs the rounded result only: no float32 array of the
-  size of the scores is kept.
-  """
-  return jax.nn.softmax(scores, axis=-1).astype(dtype)
-
-
-def _softmax_forward(scores, dtype):
-  weights = softmax(scores, dtype)
-  return weights, weights
-
-
-def _softmax_backward(dtype, weights, gradient):
-  del dtype
-  weights, gradient = (a.astype(jnp.float32) for a in (weights, gradient))
-  mean = (weights * gradient).sum(-1, keepdims=True)
-  return (weights * (gradient - mean),)
-
-
-softmax.defvjp(_softmax_forward, _softmax_backward)
-
-
-def causal_mask(
-  query: tuple[jax.Array, jax.Array],
-  key: tuple[jax.Array, jax.Array],
-  window: int | None,
-  visible_BS: jax.Array | None = None,
-) -> jax.Array:
-  """Which keys each query sees: mask_BTS, true where it does.
-
-  A query sees the keys of its own segment at its own position or before, and
-  no further back than the window. A visible key is seen from before it as
-  well, as the prefix of a prefix language model is (Raffel et al. 2020, arXiv
-  1910.10683, figure 4), from no further than the window reaches back.
-
-  Args:
-    query: segments_BT and positions_BT of the queries.
-    key: segments_BS and positions_BS of the keys.
-    window: positions seen, the query's own included; None: all.
-    visible_BS: the visible keys, bool; None: none.
-  """
-  query_segments, query_positions = (a[:, :, None] for a in query)
-  key_segments, key_positions = (a[:, None, :] for a in key)
-  before_BTS = query_positions >= key_positions
-  if visible_BS is not None:
-    before_BTS |= visible_BS[:, None, :]
-  mask_BTS = (query_segments == key_segments) & before_BTS
-  if window is not None:
-    mask_BTS &= query_positions - key_positions < window
-    if visible_BS is not None:
-      mask_BTS &= key_positions - query_positions < window
-  return mask_BTS
-
-
-def attend(
-  q_BTNH: jax.Array,
-  k_BSKH: jax.Array,
-  v_BSKH: jax.Array,
-  bias_BTS: jax.Array,
-  *,
-  softcap: float | None,
-  dropout_rate: float,
-  dropout_key: jax.Array | None,
-  compute_dtype: str,
-) -> jax.Array:
-  """Scaled dot-product attention (Vaswani et al. 2017), softmax in float32.
-
-  Query heads share key/value heads in groups of N / K (Ainslie et al. 2023).
-
-  Returns:
-    out_BTNH, in compute_dtype.
-  """
-  B, T, N, H = q_BTNH.shape
-  K = k_BSKH.shape[2]
-  q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-  scores_BKGTS = einsum(
-    'BTKGH,BSKH->BKGTS', q_BTKGH, k_BSKH, compute_dtype, 'float32'
-  )
-  scores_BKGTS = nn.softcap(scores_BKGTS * H**-0.5, softcap)
-  weights_BKGTS = softmax(scores_BKGTS + bias_BTS[:, None, None], compute_dtype)
-  weights_BKGTS = nn.dropout(weights_BKGTS, dropout_rate, dropout_key)
-  out_BTKGH = einsum(
-    'BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH, compute_dtype, compute_dtype
-  )
-  return out_BTKGH.reshape(B, T, N, H)
 
 
 class Attention(nnx.Module):
@@ -153,7 +51,7 @@ class Attention(nnx.Module):
   def __call__(
     self,
     x_BTD: jax.Array,
-    bias_BTS: jax.Array,
+    attend: Attend,
     angles: tuple[jax.Array, jax.Array] | None,
     dropout_key: jax.Array | None,
     cache: KeyValues | None = None,
@@ -163,7 +61,7 @@ class Attention(nnx.Module):
 
     Args:
       x_BTD: layer input.
-      bias_BTS: from attention_bias.
+      attend: the kernel, with the mask.
       angles: rotary angles of the queries; None without rotary positions.
       dropout_key: key of the attention dropout, or None.
       cache: keys and values of S slots, into which those of x are written.
@@ -193,16 +91,8 @@ class Attention(nnx.Module):
     q_BTNH = checkpoint_name(place(q_BTNH, 'heads'), 'query')
     k_BSKH = checkpoint_name(place(k_BSKH, 'kv_heads'), 'key')
     v_BSKH = checkpoint_name(place(v_BSKH, 'kv_heads'), 'value')
-    out_BTNH = attend(
-      q_BTNH,
-      k_BSKH,
-      v_BSKH,
-      bias_BTS,
-      softcap=config.attention_softcap,
-      dropout_rate=config.attention_dropout,
-      dropout_key=dropout_key,
-      compute_dtype=config.compute_dtype,
-    )
-    out_BTNH = checkpoint_name(place(out_BTNH, 'heads'), 'context')
+    # The kernel names its result 'context'.
+    out_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, dropout_key)
+    out_BTNH = place(out_BTNH, 'heads')
     out_BTD = checkpoint_name(self.out(out_BTNH), 'attention_out')
     return out_BTD, (k_BSKH, v_BSKH)

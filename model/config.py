@@ -10,6 +10,8 @@ POSITIONS = ('rope', 'learned')
 REMATS = ('none', 'projections', 'attention', 'full')
 SCORES = ('softmax', 'sigmoid')
 DTYPES = ('bfloat16', 'float32')
+ATTENTIONS = ('auto', 'xla', 'splash', 'cudnn', 'splash_interpreted')
+CONTEXT_PARALLELISMS = ('all_gather', 'ring', 'ulysses')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,9 +60,12 @@ class MoeConfig:
 class ModelConfig:
   """Architecture of a decoder-only transformer; fields as in configs/base.py.
 
-  Two fields come from elsewhere in the run's configuration: `max_length`, the
-  tokens of a row, and `axis_rules`, which maps the logical axes of activations
-  to mesh axes.
+  Some fields come from elsewhere in the run's configuration: `max_length`, the
+  tokens of a row; `isolate_documents`; `visible_prefixes`, whether batches have
+  tokens that are seen from before (`augmentation.ul2`); and `axis_rules`, which
+  maps the logical axes of activations to mesh axes. `row_order` is decided with
+  the kernel of attention (`attention_kernels.resolve_attention`): the chunks of
+  a row in the order in which the model gets them; None: as they were written.
   """
 
   vocab_size: int
@@ -88,17 +93,25 @@ class ModelConfig:
   residual_dropout: float
   mlp_dropout: float
   compute_dtype: str
+  attention: str
+  context_parallelism: str
+  splash_block_q: int
+  splash_block_kv: int
+  splash_fused_backward: bool
   scan_layers: bool
   remat: str
   max_length: int
+  isolate_documents: bool
+  visible_prefixes: bool
   axis_rules: tuple[tuple[str, tuple[str, ...]], ...]
+  row_order: tuple[int, ...] | None = None
 
   def __post_init__(self):
     for name in (
       'vocab_size', 'embed_dim', 'num_layers', 'num_heads', 'num_kv_heads',
       'head_dim', 'mlp_dim', 'max_length', 'sliding_window',
       'attention_softcap', 'logits_softcap', 'rope_theta', 'norm_epsilon',
-      'init_std',
+      'init_std', 'splash_block_q', 'splash_block_kv',
     ):  # fmt: skip
       value = getattr(self, name)
       if value is not None and not value > 0:
@@ -111,7 +124,8 @@ class ModelConfig:
         )
     for name, choices in (
       ('mlp', MLPS), ('norm', NORMS), ('positions', POSITIONS),
-      ('remat', REMATS), ('compute_dtype', DTYPES),
+      ('remat', REMATS), ('compute_dtype', DTYPES), ('attention', ATTENTIONS),
+      ('context_parallelism', CONTEXT_PARALLELISMS),
     ):  # fmt: skip
       if getattr(self, name) not in choices:
         raise ValueError(
@@ -185,6 +199,11 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     (axis, tuple(mesh_axes))
     for axis, mesh_axes in config['mesh']['rules'].items()
   )
+  ul2 = config['augmentation']['ul2']
   return ModelConfig(
-    **fields, max_length=config['sequence_length'], axis_rules=rules
+    **fields,
+    max_length=config['sequence_length'],
+    isolate_documents=config['isolate_documents'],
+    visible_prefixes=any(ul2[f'{kind}_rate'] for kind in 'rxs'),
+    axis_rules=rules,
   )

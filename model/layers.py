@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from model.config import ModelConfig
+from model.context import Order, reorder
 from model.einsum import einsum
 from model.params import declare
 
@@ -26,11 +27,24 @@ def softcap(x: jax.Array, cap: float | None) -> jax.Array:
   return x if cap is None else cap * jnp.tanh(x / cap)
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-  """Zeroes values at the given rate and scales the rest; no key: identity."""
+def dropout(
+  x: jax.Array,
+  rate: float,
+  key: jax.Array | None,
+  order: Order | None = None,
+) -> jax.Array:
+  """Zeroes values at the given rate and scales the rest; no key: identity.
+
+  Args:
+    x: activations, [B, T, ...].
+    rate: share of the values that become zero.
+    key: random key.
+    order: of the chunks of each row; a token has the mask that it would have
+      if they were as they were written.
+  """
   if key is None or rate == 0:
     return x
-  keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+  keep = reorder(jax.random.bernoulli(key, 1 - rate, x.shape), order)
   return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 

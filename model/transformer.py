@@ -11,17 +11,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model import attention_xla
 from model import layers as nn
-from model.attention import (
-  Attention,
-  KeyValues,
-  attention_bias,
-  causal_mask,
-)
+from model.attention import Attention, KeyValues
+from model.attention_kernels import Attend, make_attend
 from model.axes import AxisRules, constrain
 from model.cache import Cache
 from model.config import ModelConfig
 from model.einsum import einsum
+from model.mask import Places
 from model.mlp import Mlp
 from model.moe import Moe, Routing
 from model.params import declare, merge, split
@@ -55,7 +53,7 @@ class Block(nnx.Module):
   def __call__(
     self,
     x_BTD: jax.Array,
-    bias_BTS: jax.Array,
+    attend: Attend,
     angles: tuple[jax.Array, jax.Array] | None,
     valid_BT: jax.Array,
     dropout_key: jax.Array | None,
@@ -63,21 +61,22 @@ class Block(nnx.Module):
     slot: jax.Array | None,
   ) -> tuple[jax.Array, KeyValues, Routing | None]:
     """Applies one layer; arguments as in Attention and Moe."""
-    rate, rules = self.config.residual_dropout, self.config.axis_rules
+    config, order = self.config, self.config.row_order
+    rate = config.residual_dropout
     keys = (
       [None] * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
     )
     h_BTD, cache = self.attention(
-      self.attention_norm(x_BTD), bias_BTS, angles, keys[0], cache, slot
+      self.attention_norm(x_BTD), attend, angles, keys[0], cache, slot
     )
-    x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[1])
+    x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[1], order)
     h_BTD, routing = self.mlp_norm(x_BTD), None
-    if self.config.moe.num_experts:
+    if config.moe.num_experts:
       h_BTD, routing = self.moe(h_BTD, valid_BT)
     else:
       h_BTD = self.mlp(h_BTD, keys[2])
-    x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[3])
-    return _place(x_BTD, rules), cache, routing
+    x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[3], order)
+    return _place(x_BTD, config.axis_rules), cache, routing
 
 
 class Output(NamedTuple):
@@ -131,6 +130,8 @@ class Transformer(nnx.Module):
   ) -> Output:
     """Computes the final hidden states.
 
+    The chunks of the rows come in the order of the configuration's `row_order`.
+
     Args:
       tokens_BT: token ids.
       segments_BT: tokens attend within equal segment numbers only.
@@ -152,22 +153,24 @@ class Transformer(nnx.Module):
     x_BTD = x_BTD.astype(config.compute_dtype)
     if dropout_key is not None:
       dropout_key, key = jax.random.split(dropout_key)
-      x_BTD = nn.dropout(x_BTD, config.embedding_dropout, key)
+      x_BTD = nn.dropout(x_BTD, config.embedding_dropout, key, config.row_order)
     x_BTD = _place(x_BTD, config.axis_rules)
 
-    queries = keys = (segments_BT, positions_BT)
-    if cache is not None:
+    places = Places(segments_BT, positions_BT, visible_BT)
+    if cache is None:
+      attend = make_attend(config, places)
+    else:
       assert visible_BT is None, 'decoding sees no later tokens'
       cache = dataclasses.replace(
         cache,
         segments_BS=_write(cache.segments_BS, segments_BT, cache.length),
         positions_BS=_write(cache.positions_BS, positions_BT, cache.length),
       )
-      keys = (cache.segments_BS, cache.positions_BS)
-    mask_BTS = causal_mask(queries, keys, config.sliding_window, visible_BT)
-    bias_BTS = attention_bias(mask_BTS)
+      slots = Places(cache.segments_BS, cache.positions_BS)
+      # One query or a short prompt: there is nothing to fuse.
+      attend = attention_xla.make_attend(config, places, slots)
     # Padding is segment 0.
-    shared = (bias_BTS, angles, segments_BT > 0)
+    shared = (attend, angles, segments_BT > 0)
     x_BTD, cache, routing = self._layers(x_BTD, shared, dropout_key, cache)
     return Output(self.final_norm(x_BTD), cache, routing)
 

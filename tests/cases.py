@@ -33,6 +33,7 @@ _TINY = {
   'model.num_kv_heads': 4,
   'model.mlp_dim': 64,
   'model.compute_dtype': 'float32',
+  'model.attention': 'xla',
   'loss.chunk': 16,
   'optimizer.learning_rate': 0.01,
   'optimizer.warmup_steps': 2,

@@ -20,7 +20,8 @@ from train.mesh import (
   split_further,
 )
 from train.optimizer import OPTIMIZERS
-from train.state import init_state, state_shardings
+from train.setup import with_attention
+from train.state import init_state, make_recipe, state_shardings
 from train.step import gradients, jit_train_step
 
 ONE = {'data': 1}
@@ -52,7 +53,8 @@ def on_mesh(shape, **overrides):
   recipe = cases.recipe(
     **overrides, **{f'mesh.{axis}': size for axis, size in shape.items()}
   )
-  return recipe, cases.mesh_of(recipe, math.prod(shape.values()))
+  mesh = cases.mesh_of(recipe, math.prod(shape.values()))
+  return make_recipe(with_attention(recipe.config, mesh)[0]), mesh
 
 
 def rows_on(mesh, recipe, rows_BR):
@@ -91,6 +93,46 @@ def test_loss_and_gradients_are_those_of_one_device(shape, one_device, rows_BR):
     path: leaf.shape for path, leaf in cases.leaves(one_device[0]).items()
   }
   assert {p: g.shape for p, g in cases.leaves(grads).items()} == wanted
+
+
+EVERYWHERE = {
+  f'model.{name}_dropout': 0.1 for name in ('embedding', 'residual', 'mlp')
+}
+GROUPED = {'model.num_kv_heads': 2, 'model.sliding_window': 7}
+SPLASH = {'model.attention': 'splash_interpreted', 'sequence_length': 512}
+
+
+@pytest.mark.parametrize(
+  ('shape', 'overrides'),
+  [
+    (
+      {'data': 1, 'context': 4, 'tensor': 2},
+      {'model.context_parallelism': 'ring'} | GROUPED | EVERYWHERE,
+    ),
+    (
+      {'data': 2, 'context': 2, 'tensor': 2},
+      {'model.context_parallelism': 'ulysses', 'model.attention_dropout': 0.1},
+    ),
+    pytest.param(
+      {'data': 1, 'fsdp': 2, 'context': 2, 'tensor': 2},
+      SPLASH | GROUPED | EVERYWHERE | {'model.remat': 'attention'},
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(
+      {'data': 2, 'context': 2, 'tensor': 2},
+      SPLASH | {'model.context_parallelism': 'ulysses'},
+      marks=pytest.mark.slow,
+    ),
+  ],
+  ids=str,
+)
+def test_rows_that_are_split_give_what_one_device_gives(shape, overrides):
+  rows_BR = cases.packed_rows(tokens=overrides.get('sequence_length', 32) + 1)
+  reference = overrides | {'model.attention': 'xla'}
+  wanted_grads, wanted_sums = run_gradients(ONE, rows_BR, **reference)
+  grads, sums = run_gradients(shape, rows_BR, **overrides)
+  cases.assert_trees_close(sums, wanted_sums, rtol=1e-6)
+  cases.assert_trees_close(grads, wanted_grads, rtol=1e-5)
 
 
 def one_step(shape, rows_BR):

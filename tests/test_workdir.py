@@ -33,7 +33,14 @@ def test_fields_that_do_not_change_the_result_may_change():
   changed['checkpoint']['every'] = 1
   changed['data']['directory'] = 'elsewhere'
   changed['model']['remat'] = 'full'
+  changed['model']['attention'] = 'xla'
+  changed['model']['splash_block_q'] = 128
   assert differences(config, changed) == []
+  # A name that begins like one that is free.
+  changed['model']['attention_softcap'] = 30.0
+  assert differences(config, changed) == [
+    'model.attention_softcap: None -> 30.0'
+  ]
 
 
 def test_any_other_change_is_refused_with_both_values():

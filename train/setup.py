@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from model.attention_kernels import resolve_attention
 from model.config import ModelConfig
 from model.params import Params
 from train.config import TrainConfig
@@ -24,6 +25,8 @@ class Setup:
   """A run's static description: what is computed, and where it lies."""
 
   config: TrainConfig
+  # What computes attention, and why it is not a fused kernel.
+  attention: str
   recipe: Recipe
   mesh: Mesh
   shardings: TrainState
@@ -35,11 +38,13 @@ def make_setup(config: TrainConfig) -> Setup:
   """Lays a model and its batches out on the devices.
 
   Raises:
-    ValueError: the batch, its rows or a parameter do not fit the mesh; the
-      message names the field to change.
+    ValueError: the batch, its rows or a parameter do not fit the mesh, or the
+      kernel of attention does not support the model; the message names the
+      field to change.
   """
   mesh, rules = make_mesh(config.mesh), config.mesh.rules
   check_length(mesh, rules, config.sequence_length)
+  config, attention = with_attention(config, mesh)
   slices = config.accumulation_steps
   # The devices split one slice of the batch; the whole batch then fits too.
   batch_sharding(
@@ -51,6 +56,7 @@ def make_setup(config: TrainConfig) -> Setup:
   recipe = make_recipe(config)
   return Setup(
     config=config,
+    attention=attention,
     recipe=recipe,
     mesh=mesh,
     shardings=state_shardings(recipe, mesh),
@@ -64,6 +70,25 @@ def make_setup(config: TrainConfig) -> Setup:
       field='evaluation.batch_size',
     ),
   )
+
+
+def with_attention(config: TrainConfig, mesh: Mesh) -> tuple[TrainConfig, str]:
+  """Decides what computes attention on the devices of a mesh.
+
+  They need not be devices of this machine: planning compiles for others.
+
+  Returns:
+    The configuration that says so, and the decision in words.
+
+  Raises:
+    ValueError: it does not support what the configuration asks for.
+  """
+  model, attention = resolve_attention(
+    config.model,
+    platform=mesh.devices.flat[0].platform,
+    mesh_shape=mesh.shape,
+  )
+  return dataclasses.replace(config, model=model), attention
 
 
 def data_marks(config: ModelConfig, manifest: 'Manifest') -> Marks:

@@ -14,6 +14,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from model.axes import constrain
+from model.context import reorder
 from model.loss import cross_entropy
 from model.moe import rebalance
 from model.params import Params, merge
@@ -64,6 +65,11 @@ def loss_fn(
   inputs = unpack_rows(
     batch, marks=marks, isolate_documents=config.isolate_documents
   )
+  if not config.model.visible_prefixes:
+    inputs = dataclasses.replace(inputs, visible_BT=None)
+  # Tokens, targets and weights move together: the sums stay what they are.
+  order = config.model.row_order
+  inputs = jax.tree.map(lambda x_BT: reorder(x_BT, order), inputs)
   model = merge(recipe.graphdef, params)
   x_BTD, _, routing = model(
     inputs.tokens_BT,

@@ -28,6 +28,7 @@ def session_record(
     'devices': f'{len(devices)} x {devices[0].device_kind}',
     'processes': jax.process_count(),
     'mesh': dict(setup.mesh.shape),
+    'attention': setup.attention,
     'parameters': count(params),
     'parameters_embedding': count(
       {k: params[k] for k in ('embedding', 'positions') if k in params}
@@ -87,6 +88,7 @@ def summary(config: TrainConfig, facts: dict[str, Any], step: int) -> str:
     [
       ('devices', facts['devices'] + f', {facts["processes"]} process(es)'),
       ('mesh', mesh or 'one device'),
+      ('attention', facts['attention']),
       (
         'parameters',
         f'{format_count(facts["parameters"])}, of which '

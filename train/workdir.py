@@ -22,16 +22,21 @@ CHECKPOINTS = 'checkpoints'
 
 # Fields that a restart may change: the machine, the cadence of logs and saves,
 # and how, not what, the step computes.
-_FREE_TO_CHANGE = (
+_FREE_BEGINNINGS = (
   'mesh.',
   'log.',
   'checkpoint.',
   'runtime.',
+  'model.splash_',
+)
+_FREE_FIELDS = (
   'data.directory',
   'data.workers',
   'data.prefetch',
   'evaluation.batch_size',
   'loss.chunk',
+  'model.attention',
+  'model.context_parallelism',
   'model.scan_layers',
   'model.remat',
 )
@@ -136,7 +141,8 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
     f'{name}: {before.get(name, "absent")} -> {after.get(name, "absent")}'
     for name in sorted(before.keys() | after.keys())
     if before.get(name, 'absent') != after.get(name, 'absent')
-    and not name.startswith(_FREE_TO_CHANGE)
+    and not name.startswith(_FREE_BEGINNINGS)
+    and name not in _FREE_FIELDS
   ]
 
 
