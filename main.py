@@ -10,6 +10,7 @@ Commands:
   sample    continue prompts
   report    write the workdir's report.html anew
   documents which documents a step was trained on
+  plan      memory, speed and cost of a run on a machine that need not be here
 
 Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
@@ -79,7 +80,19 @@ _STEP = flags.DEFINE_integer(
 _ROW = flags.DEFINE_integer(
   'row', None, 'documents: only this row of the batch.'
 )
-_JSON = flags.DEFINE_bool('json', False, 'documents: print JSON lines.')
+_JSON = flags.DEFINE_bool('json', False, 'documents, plan: print JSON.')
+_TOPOLOGY = flags.DEFINE_string(
+  'topology', None, 'plan: the machine, such as v5p:4x4x4 or h100:8x8.'
+)
+_SLICES = flags.DEFINE_integer(
+  'slices', 1, 'plan: TPU slices of that topology.'
+)
+_SEARCH = flags.DEFINE_bool(
+  'search', False, 'plan: find the mesh, remat policy and microbatch.'
+)
+_SEARCH_COMPILE = flags.DEFINE_integer(
+  'search_compile', 3, 'plan: compile this many of the likeliest at most.'
+)
 
 
 class UsageError(Exception):
@@ -207,6 +220,36 @@ def documents() -> None:
   print((as_json if _JSON.value else as_table)(list(found)))
 
 
+def plan() -> None:
+  """Prints what a run needs and costs on a machine that need not be here."""
+  from train.planning.environment import set_up_environment
+
+  set_up_environment()
+  from input_pipeline.augmentation.config import augmentation_config
+  from train.config import train_config
+  from train.planning.command import plan_run
+
+  if _TOPOLOGY.value is None:
+    raise UsageError(
+      'Give the machine to plan for: --topology=v5p:4x4x4, or GPUs as '
+      'HOSTSxGPUS: --topology=h100:8x8'
+    )
+  config = _config()
+  print(
+    plan_run(
+      train_config(config),
+      topology=_TOPOLOGY.value,
+      slices=_SLICES.value,
+      prices=dict(config.planning.prices),
+      cache=config.runtime.compilation_cache,
+      augmented=bool(augmentation_config(config).active),
+      search_compile=_SEARCH_COMPILE.value if _SEARCH.value else None,
+      workdir=_workdir() if _WORKDIR.value else None,
+      as_json=_JSON.value,
+    )
+  )
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
   'train': train,
   'prepare': prepare,
@@ -214,6 +257,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
   'sample': sample,
   'report': report,
   'documents': documents,
+  'plan': plan,
 }
 
 
@@ -223,7 +267,7 @@ def main(argv: Sequence[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   try:
     command = _command(argv)
-    if command not in (prepare, report, documents):
+    if command not in (prepare, report, documents, plan):
       _set_up_jax()
     command()
   except (UsageError, ValueError) as error:
