@@ -148,17 +148,38 @@ def _optimizer() -> ConfigDict:
 def _mesh() -> ConfigDict:
   """How arrays lie on the devices."""
   mesh = ConfigDict()
-  # Devices along each axis; their product is the number of devices, and -1
-  # (once) takes what the others leave.
+  # Devices along each axis, the slowest network first; their product is the
+  # number of devices, and -1 (once) takes what the others leave.
+  # Pipeline stages: consecutive layers lie on consecutive stages.
+  mesh.stage = 1
+  # Copies of the model that share the batch.
   mesh.data = -1
+  # Shares of the batch, and of each parameter, which is gathered for use.
   mesh.fsdp = 1
+  # Shares of the experts of a mixture-of-experts model, and of the batch.
+  mesh.expert = 1
+  # Parts of each row, for long sequences.
+  mesh.context = 1
+  # Parts of heads, feed-forward width and vocabulary.
   mesh.tensor = 1
+  # Times so many along each axis over the data-center network: slices of a
+  # multi-slice TPU, or processes. mesh.AXIS is then the size within a slice.
+  mesh.dcn = ConfigDict()
+  mesh.dcn.stage = 1
+  mesh.dcn.data = 1
+  mesh.dcn.fsdp = 1
+  mesh.dcn.expert = 1
+  mesh.dcn.context = 1
+  mesh.dcn.tensor = 1
   # Logical axis of an array -> mesh axes that split it.
   mesh.rules = ConfigDict()
-  mesh.rules.batch = ('data', 'fsdp')
-  mesh.rules.length = ()
+  mesh.rules.batch = ('data', 'fsdp', 'expert')
+  mesh.rules.length = ('context',)
+  # Positions of the residual stream, between the layers' matrix products.
+  mesh.rules.residual_length = ('context', 'tensor')
   mesh.rules.vocab = ('tensor',)
-  mesh.rules.embed = ('fsdp',)
+  # Width of the model, in parameters.
+  mesh.rules.embed = ('fsdp', 'context')
   mesh.rules.heads = ('tensor',)
   mesh.rules.kv_heads = ('tensor',)
   mesh.rules.head_dim = ()

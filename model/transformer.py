@@ -17,7 +17,7 @@ from model.attention import (
   attention_bias,
   causal_mask,
 )
-from model.axes import constrain
+from model.axes import AxisRules, constrain
 from model.cache import Cache
 from model.config import ModelConfig
 from model.einsum import einsum
@@ -67,7 +67,7 @@ class Block(nnx.Module):
     x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[1])
     h_BTD = self.mlp(self.mlp_norm(x_BTD), keys[2])
     x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[3])
-    return constrain(x_BTD, ('batch', 'length', None), rules), cache
+    return _place(x_BTD, rules), cache
 
 
 class Transformer(nnx.Module):
@@ -83,7 +83,7 @@ class Transformer(nnx.Module):
       self.positions = declare(
         keys[1],
         (config.max_length, D),
-        ('length', 'embed'),
+        (None, 'embed'),
         kind='embedding',
         std=std,
       )
@@ -133,7 +133,7 @@ class Transformer(nnx.Module):
     if dropout_key is not None:
       dropout_key, key = jax.random.split(dropout_key)
       x_BTD = nn.dropout(x_BTD, config.embedding_dropout, key)
-    x_BTD = constrain(x_BTD, ('batch', 'length', None), config.axis_rules)
+    x_BTD = _place(x_BTD, config.axis_rules)
 
     queries = keys = (segments_BT, positions_BT)
     if cache is not None:
@@ -199,6 +199,11 @@ class Transformer(nnx.Module):
     dtype = self.config.compute_dtype
     logits_BV = einsum('BD,VD->BV', x_BD, self.head_VD(), dtype, 'float32')
     return nn.softcap(logits_BV, self.config.logits_softcap)
+
+
+def _place(x_BTD: jax.Array, rules: AxisRules) -> jax.Array:
+  """Splits the residual stream by positions too (Korthikanti et al. 2022)."""
+  return constrain(x_BTD, ('batch', 'residual_length', None), rules)
 
 
 def _write(slots_BS: jax.Array, values_BT: jax.Array, slot) -> jax.Array:

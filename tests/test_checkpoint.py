@@ -1,5 +1,7 @@
 """Checkpoints: what is saved comes back, on any mesh, or an error says why."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -14,9 +16,7 @@ from train.state import abstract_state, init_state, state_shardings
 
 def laid_out(run):
   """A fresh state of a run and its abstract twin, on the run's mesh."""
-  count = 1
-  for _, size in run.config.mesh.axes:
-    count *= size
+  count = math.prod(run.config.mesh.sizes)
   mesh = make_mesh(run.config.mesh, jax.devices()[:count])
   shardings = state_shardings(run, mesh)
   return init_state(run, shardings), abstract_state(run, shardings)

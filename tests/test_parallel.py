@@ -1,5 +1,6 @@
 """Every mesh computes what one device computes, and splits what it should."""
 
+import dataclasses
 import functools
 import math
 
@@ -9,13 +10,25 @@ import numpy as np
 import pytest
 
 from model.flops import matmul_parameters
-from train.config import MeshConfig
-from train.mesh import batch_sharding, make_mesh, mesh_shape
+from train.config import MESH_AXES, MeshConfig
+from train.mesh import batch_sharding, check_length, make_mesh, mesh_shape
 from train.optimizer import OPTIMIZERS
 from train.state import init_state, state_shardings
 from train.step import gradients, jit_train_step
 
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
+ONE = {'data': 1}
+CUBE = {'data': 2, 'fsdp': 2, 'tensor': 2}
+FLAT = {'data': 1, 'fsdp': 2, 'tensor': 4}
+MESHES = [
+  {'data': 8},
+  {'data': 1, 'fsdp': 8},
+  CUBE,
+  FLAT,
+  {'data': 1, 'expert': 2, 'context': 2, 'tensor': 2},
+  {'data': 1, 'context': 8},
+  # Two slices, and within each the rest.
+  {'data': 1, 'dcn.data': 2, 'fsdp': 2, 'tensor': 2},
+]
 meshes = pytest.mark.parametrize('shape', MESHES, ids=str)
 
 # Dropout and bias too: every mesh has to draw the same masks.
@@ -29,12 +42,10 @@ OVERRIDES = {
 
 def on_mesh(shape, **overrides):
   """A recipe and its mesh, over as many devices as the mesh has."""
-  data, fsdp, tensor = shape
   recipe = cases.recipe(
-    **overrides,
-    **{'mesh.data': data, 'mesh.fsdp': fsdp, 'mesh.tensor': tensor},
+    **overrides, **{f'mesh.{axis}': size for axis, size in shape.items()}
   )
-  return recipe, cases.mesh_of(recipe, math.prod(shape))
+  return recipe, cases.mesh_of(recipe, math.prod(shape.values()))
 
 
 def rows_on(mesh, recipe, rows_BR):
@@ -61,7 +72,7 @@ def run_gradients(shape, rows_BR, **overrides):
 
 @pytest.fixture(scope='module')
 def one_device():
-  return run_gradients((1, 1, 1), cases.packed_rows(), **OVERRIDES)
+  return run_gradients(ONE, cases.packed_rows(), **OVERRIDES)
 
 
 @meshes
@@ -97,13 +108,13 @@ def one_step(shape, rows_BR):
 
 def test_a_whole_step_is_that_of_one_device():
   rows_BR = cases.packed_rows(batch=16, seed=3)
-  wanted_state, wanted_metrics = one_step((1, 1, 1), rows_BR)
-  state, metrics = one_step((2, 2, 2), rows_BR)
+  wanted_state, wanted_metrics = one_step(ONE, rows_BR)
+  state, metrics = one_step(CUBE, rows_BR)
   cases.assert_trees_close(metrics, wanted_metrics, rtol=1e-5)
   cases.assert_trees_close(state, wanted_state, rtol=1e-5)
 
 
-# Shapes of one device's part: (2, 2, 2) and (1, 2, 4), width 32, 4 heads of 8.
+# Shapes of one device's part: (2, 2, 2) and FLAT, width 32, 4 heads of 8.
 PARTS = {
   'blocks.attention.key.weight': ((2, 16, 2, 8), (2, 16, 1, 8)),
   'blocks.attention.out.weight': ((2, 2, 8, 16), (2, 1, 8, 16)),
@@ -120,13 +131,12 @@ PARTS = {
 }
 
 
-@functools.cache
 def initial(shape, seed=0):
   recipe, mesh = on_mesh(shape, seed=seed, **{'model.tie_embeddings': False})
   return init_state(recipe, state_shardings(recipe, mesh)).params
 
 
-@pytest.mark.parametrize(('shape', 'column'), [((2, 2, 2), 0), ((1, 2, 4), 1)])
+@pytest.mark.parametrize(('shape', 'column'), [(CUBE, 0), (FLAT, 1)])
 def test_each_device_holds_its_part_of_the_parameters(shape, column):
   found = {}
   for path, leaf in cases.leaves(initial(shape)).items():
@@ -136,17 +146,17 @@ def test_each_device_holds_its_part_of_the_parameters(shape, column):
 
 
 def test_the_same_seed_gives_the_same_bits_on_every_mesh():
-  wanted = initial((1, 1, 1))
-  for shape in [(2, 2, 2), (1, 2, 4)]:
+  wanted = initial(ONE)
+  for shape in [CUBE, FLAT]:
     assert cases.same_bits(initial(shape), wanted)
-  other = initial((1, 1, 1), seed=1)
+  other = initial(ONE, seed=1)
   assert not np.array_equal(other['embedding'], wanted['embedding'])
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_moments_and_averages_lie_like_their_parameters(name):
   recipe, mesh = on_mesh(
-    (2, 2, 2),
+    CUBE,
     **{
       'optimizer.name': name,
       'optimizer.ema_decay': 0.9,
@@ -182,29 +192,90 @@ def test_moments_and_averages_lie_like_their_parameters(name):
   assert moments == wanted[name]
 
 
-def mesh_config(data=1, fsdp=1, tensor=1, rules=(('batch', ('data',)),)):
-  return MeshConfig(data=data, fsdp=fsdp, tensor=tensor, rules=rules)
+def mesh_config(rules=(('batch', ('data',)),), **sizes):
+  def along(prefix):
+    return tuple(sizes.get(f'{prefix}{axis}', 1) for axis in MESH_AXES)
+
+  return MeshConfig(sizes=along(''), dcn=along('dcn_'), rules=rules)
 
 
 def test_one_axis_takes_what_the_others_leave():
-  assert mesh_shape(mesh_config(-1, 2, 2), 8) == (2, 2, 2)
-  assert mesh_shape(mesh_config(2, 1, -1), 8) == (2, 1, 4)
-  assert mesh_shape(mesh_config(8), 8) == (8, 1, 1)
+  def shape(**sizes):
+    return mesh_shape(mesh_config(**sizes), 8)
+
+  ones = (1,) * 6
+  assert shape(data=-1, fsdp=2, tensor=2) == ((1, 2, 2, 1, 1, 2), ones)
+  assert shape(stage=2, tensor=-1) == ((2, 1, 1, 1, 1, 4), ones)
+  assert shape(data=8) == ((1, 8, 1, 1, 1, 1), ones)
+  assert shape(fsdp=-1, dcn_data=2) == (
+    (1, 1, 4, 1, 1, 1), (1, 2, 1, 1, 1, 1),
+  )  # fmt: skip
+  assert shape(fsdp=2, dcn_data=-1) == (
+    (1, 1, 2, 1, 1, 1), (1, 4, 1, 1, 1, 1),
+  )  # fmt: skip
+
+
+def test_slices_lie_along_the_axes_of_the_slow_network():
+  mesh = make_mesh(mesh_config(fsdp=2, tensor=2, dcn_data=2))
+  ids = np.vectorize(lambda device: device.id)(mesh.devices)
+  assert mesh.axis_names == MESH_AXES
+  np.testing.assert_array_equal(
+    ids.squeeze(), np.arange(8).reshape(2, 2, 2)
+  )
+  # An axis of both networks: the slices are its outer part.
+  mesh = make_mesh(mesh_config(data=4, dcn_data=2))
+  ids = np.vectorize(lambda device: device.id)(mesh.devices)
+  np.testing.assert_array_equal(ids.reshape(-1), np.arange(8))
+  mesh = make_mesh(mesh_config(data=2, fsdp=2, dcn_fsdp=2))
+  ids = np.vectorize(lambda device: device.id)(mesh.devices)
+  np.testing.assert_array_equal(ids.squeeze(), [[0, 1, 4, 5], [2, 3, 6, 7]])
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+  id: int
+  slice_index: int
+  process_index: int = 0
+  platform: str = 'gpu'
+  device_kind: str = 'fake'
+
+
+@pytest.mark.parametrize(
+  ('slices', 'message'),
+  [
+    ([0, 0, 0, 0, 1, 1, 1, 1], None),
+    ([0, 0, 0, 0, 0, 0, 0, 0], r'to 2 slices, .* in 1 of 8 devices each'),
+    ([0, 0, 0, 0, 1, 1, 2, 2], r'to 2 slices, .* in 3 of 2 or 4 devices'),
+    ([0, 0, 0, 0, 0, 1, 1, 1], r'to 2 slices, .* in 2 of 3 or 5 devices'),
+  ],
+)
+def test_slices_that_are_not_those_of_the_mesh_are_named(slices, message):
+  devices = [FakeDevice(i, s) for i, s in enumerate(slices)]
+  config = mesh_config(fsdp=4, dcn_data=2)
+  if message is None:
+    make_mesh(config, devices)
+  else:
+    with pytest.raises(ValueError, match=message):
+      make_mesh(config, devices)
 
 
 @pytest.mark.parametrize(
   ('config', 'message'),
   [
     (
-      mesh_config(2, 2, 1),
-      r'data 2 x fsdp 2 x tensor 1 asks for 4 devices.* 8',
+      mesh_config(data=2, fsdp=2),
+      r'\(mesh\.data 2 x mesh\.fsdp 2\) asks for 4 devices.* 8',
     ),
-    (mesh_config(-1, 3, 1), r'a multiple of 3 devices.* 8'),
-    (mesh_config(-1, -1, 1), r'mesh\.data and mesh\.fsdp are both -1'),
-    (mesh_config(0, 1, 1), r'mesh\.data is 0'),
-    (mesh_config(8, 1, -2), r'mesh\.tensor is -2'),
+    (mesh_config(data=-1, fsdp=3), r'a multiple of 3 devices.* 8'),
+    (mesh_config(), r'\(all axes 1\) asks for 1 devices.* 8'),
     (
-      mesh_config(8, rules=(('vocab', ('model',)),)),
+      mesh_config(data=-1, dcn_fsdp=-1),
+      r'mesh\.data and mesh\.dcn\.fsdp are both -1',
+    ),
+    (mesh_config(data=0), r'mesh\.data is 0'),
+    (mesh_config(data=8, dcn_tensor=-2), r'mesh\.dcn\.tensor is -2'),
+    (
+      mesh_config(data=8, rules=(('vocab', ('model',)),)),
       r"mesh\.rules\.vocab names the mesh axis 'model'",
     ),
   ],
@@ -218,29 +289,29 @@ def test_a_mesh_that_does_not_fit_says_what_to_change(config, message):
   ('shape', 'overrides', 'message'),
   [
     (
-      (1, 1, 8),
+      {'tensor': 8},
       {},
       r"attention\.\w+\.weight: axis '\w*heads' has 4 entries, which "
       r'mesh\.tensor = 8 cannot split evenly \(4 = 0 x 8 \+ 4\).*'
       r'mesh\.rules\.\w*heads',
     ),
     (
-      (1, 2, 4),
+      FLAT,
       {'model.num_kv_heads': 2},
       r"axis 'kv_heads' has 2 entries.*\(2 = 0 x 4 \+ 2\)",
     ),
     (
-      (1, 1, 4),
+      {'tensor': 4},
       {'model.vocab_size': 66},
       r"embedding: axis 'vocab' has 66 entries.*\(66 = 16 x 4 \+ 2\)",
     ),
     (
-      (1, 8, 1),
+      {'fsdp': 8},
       {'model.embed_dim': 36, 'model.head_dim': 8},
       r"axis 'embed' has 36 entries.*mesh\.fsdp = 8.*\(36 = 4 x 8 \+ 4\)",
     ),
     (
-      (2, 2, 2),
+      CUBE,
       {'mesh.rules.heads': ('fsdp',)},
       r'twice over the same mesh axis',
     ),
@@ -253,11 +324,11 @@ def test_a_parameter_that_does_not_divide_is_named(shape, overrides, message):
 
 
 def test_a_batch_that_does_not_divide_is_named():
-  recipe, mesh = on_mesh((2, 2, 2))
+  recipe, mesh = on_mesh(CUBE)
   with pytest.raises(
     ValueError,
     match=r'batch_size / accumulation_steps = 6 rows .*'
-    r'mesh\.data = 2 x mesh\.fsdp = 2 \(6 = 1 x 4 \+ 2\)',
+    r'mesh\.data = 2 x mesh\.fsdp = 2 x mesh\.expert = 1 \(6 = 1 x 4 \+ 2\)',
   ):
     batch_sharding(
       mesh,
@@ -265,3 +336,13 @@ def test_a_batch_that_does_not_divide_is_named():
       batch_size=6,
       field='batch_size / accumulation_steps',
     )
+
+
+def test_rows_that_do_not_divide_are_named():
+  recipe, mesh = on_mesh(CUBE)
+  with pytest.raises(
+    ValueError,
+    match=r'sequence_length = 33 positions .*'
+    r'mesh\.context = 1 x mesh\.tensor = 2 \(33 = 16 x 2 \+ 1\)',
+  ):
+    check_length(mesh, recipe.config.mesh.rules, 33)

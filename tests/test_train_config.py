@@ -113,6 +113,6 @@ def test_what_is_derived():
   assert config.model.max_length == config.sequence_length == 32
   assert config.evaluation_batch_size == 4
   assert dict(config.model.axis_rules) == dict(config.mesh.rules)
-  assert dict(config.mesh.rules)['batch'] == ('data', 'fsdp')
+  assert dict(config.mesh.rules)['batch'] == ('data', 'fsdp', 'expert')
   # A schedule without a decay of its own does not count its steps.
   cases.tiny_train_config(**{'optimizer.decay_steps': 1_000})

@@ -10,6 +10,9 @@ from model.params import KINDS
 
 METRICS = ('loss', 'perplexity', 'bits_per_byte')
 
+# Axes of the mesh, from the slowest network to the fastest.
+MESH_AXES = ('stage', 'data', 'fsdp', 'expert', 'context', 'tensor')
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
@@ -68,17 +71,17 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-  """Fields of `mesh` in configs/base.py; `rules` as pairs."""
+  """Fields of `mesh` in configs/base.py.
 
-  data: int
-  fsdp: int
-  tensor: int
+  Attributes:
+    sizes: of each of MESH_AXES within a slice.
+    dcn: slices along each of MESH_AXES.
+    rules: logical axes and the mesh axes that split them.
+  """
+
+  sizes: tuple[int, ...]
+  dcn: tuple[int, ...]
   rules: tuple[tuple[str, tuple[str, ...]], ...]
-
-  @property
-  def axes(self) -> tuple[tuple[str, int], ...]:
-    """Name and size of each mesh axis, the outermost first."""
-    return (('data', self.data), ('fsdp', self.fsdp), ('tensor', self.tensor))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,8 +156,7 @@ def train_config(config: Mapping[str, Any]) -> TrainConfig:
     ValueError: a value is out of range or two do not fit together.
   """
   _check_positive('sequence_length', config['sequence_length'])
-  mesh = dict(config['mesh'])
-  rules = tuple((k, tuple(v)) for k, v in mesh.pop('rules').items())
+  mesh = config['mesh']
   optimizer = dict(config['optimizer'])
   optimizer['decay_kinds'] = tuple(optimizer['decay_kinds'])
   evaluation_batch = config['evaluation']['batch_size']
@@ -171,7 +173,11 @@ def train_config(config: Mapping[str, Any]) -> TrainConfig:
     model=model_config(config),
     loss=LossConfig(**dict(config['loss'])),
     optimizer=OptimizerConfig(**optimizer, steps=config['steps']),
-    mesh=MeshConfig(**mesh, rules=rules),
+    mesh=MeshConfig(
+      sizes=tuple(mesh[axis] for axis in MESH_AXES),
+      dcn=tuple(mesh['dcn'][axis] for axis in MESH_AXES),
+      rules=tuple((k, tuple(v)) for k, v in mesh['rules'].items()),
+    ),
     early_stopping=EarlyStoppingConfig(**dict(config['early_stopping'])),
     evaluation_every=config['evaluation']['every'],
     evaluation_batch_size=evaluation_batch,

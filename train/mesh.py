@@ -1,61 +1,116 @@
 """The device mesh, and how parameters and batches lie on it."""
 
+import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from model.axes import AxisRules, partition_spec
 from model.params import Params
-from train.config import MeshConfig
+from train.config import MESH_AXES, MeshConfig
 
 
-def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
-  """Devices along each mesh axis, with -1 filled in.
+def mesh_shape(
+  config: MeshConfig, num_devices: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """Devices along each of MESH_AXES within a slice, and slices along each.
 
   Raises:
-    ValueError: the product is not the number of devices.
+    ValueError: the product of all is not the number of devices.
   """
-  sizes = dict(config.axes)
+  sizes = {f'mesh.{a}': n for a, n in zip(MESH_AXES, config.sizes, strict=True)}
+  sizes |= {
+    f'mesh.dcn.{a}': n for a, n in zip(MESH_AXES, config.dcn, strict=True)
+  }
   for name, size in sizes.items():
     if size < 1 and size != -1:
-      raise ValueError(f'mesh.{name} is {size}; it must be at least 1, or -1.')
+      raise ValueError(f'{name} is {size}; it must be at least 1, or -1.')
   free = [name for name, size in sizes.items() if size == -1]
   if len(free) > 1:
     raise ValueError(
-      f'mesh.{free[0]} and mesh.{free[1]} are both -1: one axis can take what '
-      'the others leave. Set the other.'
+      f'{free[0]} and {free[1]} are both -1: one axis can take what the others '
+      'leave. Set the other.'
     )
   product = math.prod(size for size in sizes.values() if size != -1)
-  shown = ' x '.join(f'{name} {size}' for name, size in sizes.items())
+  shown = ' x '.join(f'{n} {size}' for n, size in sizes.items() if size != 1)
   if free and num_devices % product == 0:
     sizes[free[0]] = num_devices // product
   elif free or product != num_devices:
     raise ValueError(
-      f'The mesh {shown} asks for '
+      f'The mesh ({shown or "all axes 1"}) asks for '
       f'{f"a multiple of {product}" if free else product} devices, and there '
-      f'are {num_devices}. Change mesh.data, mesh.fsdp or mesh.tensor.'
+      f'are {num_devices}. Change one of mesh.{", mesh.".join(MESH_AXES)}.'
     )
-  return tuple(sizes.values())
+  values = tuple(sizes.values())
+  return values[: len(MESH_AXES)], values[len(MESH_AXES) :]
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-  """Lays the devices out in a mesh with neighbours on neighbouring chips."""
+  """Lays the devices out in a mesh with neighbours on neighbouring chips.
+
+  Raises:
+    ValueError: the devices, or the slices that they lie in, are not those of
+      the mesh, or a rule names an axis that it lacks.
+  """
   devices = jax.devices() if devices is None else devices
-  shape = mesh_shape(config, len(devices))
-  names = tuple(name for name, _ in config.axes)
+  within, across = mesh_shape(config, len(devices))
   for axis, mesh_axes in config.rules:
     for name in mesh_axes:
-      if name not in names:
+      if name not in MESH_AXES:
         raise ValueError(
           f'mesh.rules.{axis} names the mesh axis {name!r}; the mesh has '
-          f'{names}.'
+          f'{MESH_AXES}.'
         )
-  grid = mesh_utils.create_device_mesh(shape, devices=devices)
-  return Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))
+  slices = _slices(devices, math.prod(across))
+  grids = np.empty(len(slices), object)
+  for i, members in enumerate(slices):
+    grids[i] = _grid(within, members)
+  grid = np.block(grids.reshape(across).tolist())
+  return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _slices(devices: Sequence[Any], wanted: int) -> list[list[Any]]:
+  """The devices by what joins them: TPU slices, or processes.
+
+  The emulated devices of one process stand for slices in equal runs.
+  """
+  if wanted == 1:
+    return [list(devices)]
+
+  def group(key: Callable[[Any], int]) -> list[list[Any]]:
+    members = collections.defaultdict(list)
+    for device in devices:
+      members[key(device)].append(device)
+    return [members[k] for k in sorted(members)]
+
+  slices = group(lambda device: getattr(device, 'slice_index', 0))
+  if len(slices) == 1:
+    slices = group(lambda device: device.process_index)
+  if len(slices) == 1 and devices[0].platform == 'cpu':
+    slices = [list(part) for part in np.split(np.array(devices), wanted)]
+  sizes = {len(members) for members in slices}
+  if len(slices) != wanted or len(sizes) > 1:
+    raise ValueError(
+      f'mesh.dcn multiplies to {wanted} slices, and the devices lie in '
+      f'{len(slices)} of {" or ".join(map(str, sorted(sizes)))} devices each.'
+      ' Change mesh.dcn.'
+    )
+  return slices
+
+
+def _grid(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+  try:
+    return mesh_utils.create_device_mesh(shape, devices=devices)
+  except NotImplementedError:
+    # No axis of the torus is a product of mesh axes: cut one in pieces.
+    return mesh_utils.create_device_mesh(
+      shape, devices=devices, allow_split_physical_axes=True
+    )
 
 
 def parameter_shardings(
@@ -154,3 +209,24 @@ def batch_sharding(
       f'{batch_size % parts}). Change {field} or the mesh.'
     )
   return NamedSharding(mesh, partition_spec(('batch', None), rules))
+
+
+def check_length(mesh: Mesh, rules: AxisRules, sequence_length: int) -> None:
+  """Refuses a mesh that cannot split the positions of a row evenly.
+
+  Raises:
+    ValueError: sequence_length is no multiple of the devices that split it.
+  """
+  for axis in ('length', 'residual_length'):
+    mesh_axes = dict(rules)[axis]
+    parts = math.prod(mesh.shape[name] for name in mesh_axes)
+    if sequence_length % parts:
+      split = ' x '.join(
+        f'mesh.{name} = {mesh.shape[name]}' for name in mesh_axes
+      )
+      raise ValueError(
+        f'sequence_length = {sequence_length} positions cannot be split '
+        f'evenly by {split} ({sequence_length} = {sequence_length // parts} x '
+        f'{parts} + {sequence_length % parts}). Change sequence_length, the '
+        f'mesh, or mesh.rules.{axis}.'
+      )

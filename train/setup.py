@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from model.config import ModelConfig
 from model.params import Params
 from train.config import TrainConfig
-from train.mesh import batch_sharding, make_mesh
+from train.mesh import batch_sharding, check_length, make_mesh
 from train.rows import Marks
 from train.state import Recipe, TrainState, make_recipe, state_shardings
 from train.step import (
@@ -60,10 +60,11 @@ def make_setup(
     devices: those to use, attached or of a topology to plan for; None: all.
 
   Raises:
-    ValueError: the batch or a parameter does not fit the mesh; the message
-      names the field to change.
+    ValueError: the batch, its rows or a parameter do not fit the mesh; the
+      message names the field to change.
   """
   mesh, rules = make_mesh(config.mesh, devices), config.mesh.rules
+  check_length(mesh, rules, config.sequence_length)
   slices = config.accumulation_steps
   # The devices split one slice of the batch; the whole batch then fits too.
   batch_sharding(

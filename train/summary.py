@@ -79,13 +79,14 @@ def _dataset(stores: 'Stores', stream: 'Stream', steps: int) -> dict[str, Any]:
 def summary(config: TrainConfig, facts: dict[str, Any], step: int) -> str:
   """The table that a run opens with, from its session record."""
   data = facts['dataset']
-  mesh = ' x '.join(f'{name} {size}' for name, size in facts['mesh'].items())
+  sizes = {name: size for name, size in facts['mesh'].items() if size > 1}
+  mesh = ' x '.join(f'{name} {size}' for name, size in sizes.items())
   tokens = config.steps * facts['tokens_per_step']
   peak = facts['peak_flops_per_device']
   return summary_table(
     [
       ('devices', facts['devices'] + f', {facts["processes"]} process(es)'),
-      ('mesh', mesh),
+      ('mesh', mesh or 'one device'),
       (
         'parameters',
         f'{format_count(facts["parameters"])}, of which '
