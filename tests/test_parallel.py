@@ -219,9 +219,7 @@ def test_slices_lie_along_the_axes_of_the_slow_network():
   mesh = make_mesh(mesh_config(fsdp=2, tensor=2, dcn_data=2))
   ids = np.vectorize(lambda device: device.id)(mesh.devices)
   assert mesh.axis_names == MESH_AXES
-  np.testing.assert_array_equal(
-    ids.squeeze(), np.arange(8).reshape(2, 2, 2)
-  )
+  np.testing.assert_array_equal(ids.squeeze(), np.arange(8).reshape(2, 2, 2))
   # An axis of both networks: the slices are its outer part.
   mesh = make_mesh(mesh_config(data=4, dcn_data=2))
   ids = np.vectorize(lambda device: device.id)(mesh.devices)
