@@ -1,4 +1,4 @@
-"""A model shaped like Llama 2 7B (Touvron et al. 2023): 6.74 billion parameters.
+"""A model shaped like Llama 2 7B (Touvron et al. 2023): 6.74e9 parameters.
 
 32 layers of 4,096, full attention with 32 heads, SwiGLU of 11,008, RMSNorm,
 rotary positions, untied embeddings over a vocabulary of 32,000, rows of 4,096.

@@ -7,8 +7,8 @@ vocabulary of 128,256, rows of 8,192.
     python main.py plan --config=configs/llama3_8b.py --topology=v6e:8x8
     python main.py --config=configs/llama3_8b.py --workdir=gs://BUCKET/runs/llama3_8b
 
-Written for 64 chips of v6e, 2 rows on each: 1 million tokens a step, 160 billion
-in all (20 a parameter).
+Written for 64 chips of v6e, 2 rows on each: 1 million tokens a step, 160
+billion in all (20 a parameter).
 
 Not run yet. Checked by a test: the count of parameters.
 

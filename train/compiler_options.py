@@ -14,9 +14,9 @@ from importlib import metadata
 
 from train.chips import chip_of
 
-# On-chip memory that one fused operation may use. With more of it, products
-# are computed in larger tiles: 48 -> 39 ms on v5p, 116 -> 92 ms on v5e, 34 -> 23
-# ms on v6e. The price is compilation, five times as long.
+# On-chip memory that one fused operation may use. With more of it, products are
+# computed in larger tiles: 48 -> 39 ms on v5p, 116 -> 92 ms on v5e, 34 -> 23 ms
+# on v6e. The price is compilation, five times as long.
 _VMEM = 'xla_tpu_scoped_vmem_limit_kib'
 
 COMPILER_OPTIONS: dict[str, dict[str, str]] = {

@@ -58,7 +58,7 @@ def read(instruction: Instruction, network: Network) -> Collective:
   assert kind is not None
   # The start of an asynchronous one has operands, results and semaphores.
   arrays = [s for s in instruction.shapes if s.dims and s.space != 2]
-  arrays = arrays or [s for s in instruction.shapes]
+  arrays = arrays or list(instruction.shapes)
   sizes = [s.bytes for s in arrays]
   started = instruction.opcode.endswith('-start')
   pairs = _pairs(instruction.text)
@@ -148,14 +148,10 @@ def _pairs(text: str) -> list[list[int]] | None:
   found = re.search(r'source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}', text)
   if found is None:
     return None
-  return [
-    [int(a), int(b)] for a, b in re.findall(r'\{(\d+),(\d+)\}', found[1])
-  ]
+  return [[int(a), int(b)] for a, b in re.findall(r'\{(\d+),(\d+)\}', found[1])]
 
 
-def _axes_of_pairs(
-  pairs: list[list[int]], network: Network
-) -> tuple[str, ...]:
+def _axes_of_pairs(pairs: list[list[int]], network: Network) -> tuple[str, ...]:
   found = {axis for pair in pairs for axis in network.axes_of(pair)}
   return tuple(axis for axis in network.axes if axis in found)
 
@@ -180,9 +176,7 @@ def _group(text: str, network: Network) -> list[int]:
     r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', text
   )
   if iota:
-    shape, dims = (
-      [int(i) for i in iota[k].split(',')] for k in (1, 2)
-    )
+    shape, dims = ([int(i) for i in iota[k].split(',')] for k in (1, 2))
     ids = np.arange(math.prod(dims)).reshape(dims)
     if iota[3]:
       ids = ids.transpose([int(i) for i in iota[3].split(',')])
@@ -196,8 +190,7 @@ def _group(text: str, network: Network) -> list[int]:
 def _mesh_group(sizes_text: str, axes_text: str) -> list[int]:
   """Reads 'a'=8,'b'=4 and the axes of it, 'b' or a part of one, 'b':(2)2."""
   sizes = {
-    name: int(size)
-    for name, size in re.findall(r"'([^']+)'=(\d+)", sizes_text)
+    name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", sizes_text)
   }
   ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
   chosen = re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes_text)

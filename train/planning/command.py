@@ -9,8 +9,8 @@ from etils import epath
 from train.config import TrainConfig
 from train.planning import topologies
 from train.planning.cache import Cache
+from train.planning.make import make_plan
 from train.planning.plan import as_json as plan_json
-from train.planning.plan import make_plan
 from train.planning.report import as_text, gib
 from train.planning.search import Candidate, search
 from train.workdir import write_json
@@ -54,7 +54,8 @@ def plan_run(
     plan = make_plan(
       config, machine, price=price, cache=kept, augmented=augmented
     )
-    found, text = plan_json(plan), as_text(plan)
+    found: Any = plan_json(plan)
+    text = as_text(plan)
   else:
     if search_compile < 1:
       raise ValueError(

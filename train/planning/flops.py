@@ -8,7 +8,7 @@ import jax
 from jax.extend import core
 
 
-def product_flops(jaxpr: Any) -> collections.Counter:
+def product_flops(jaxpr: Any) -> collections.Counter[str]:
   """Operations of all matrix products, by the type that is multiplied.
 
   A multiply-add is two operations. Recomputation counts, loops count as often
@@ -19,7 +19,7 @@ def product_flops(jaxpr: Any) -> collections.Counter:
   Args:
     jaxpr: of the whole program, over all devices.
   """
-  total: collections.Counter = collections.Counter()
+  total: collections.Counter[str] = collections.Counter()
   for equation in jaxpr.eqns:
     name, params = equation.primitive.name, equation.params
     if name == 'dot_general':
@@ -36,7 +36,7 @@ def product_flops(jaxpr: Any) -> collections.Counter:
       continue
     elif name == 'cond':
       branches = [product_flops(b.jaxpr) for b in params['branches']]
-      total += max(branches, key=lambda b: b.total())
+      total += max(branches, key=lambda b: sum(b.values()))
     else:
       times = _times(name, params)
       for inner in _programs(params):

@@ -51,9 +51,7 @@ class Shape:
       return self.bytes
     sizes = list(self.dims)
     minor = [int(i) for i in order.split(',')]
-    for axis, side in zip(
-      minor, reversed(tile[1].split(',')), strict=False
-    ):
+    for axis, side in zip(minor, reversed(tile[1].split(',')), strict=False):
       sizes[axis] = -(-sizes[axis] // int(side)) * int(side)
     return int(_BYTES[self.dtype] * math.prod(sizes))
 

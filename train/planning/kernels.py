@@ -6,7 +6,7 @@ from train.chips import Chip
 from train.planning.hlo import Instruction, Shape, shapes_in
 
 # Part of a chip's bfloat16 peak that fused attention reaches on the positions
-# that its queries see. Stated, not measured: published runs lie at 0.45 to 0.55.
+# that its queries see. Stated, not measured.
 ATTENTION_EFFICIENCY = 0.5
 
 # Matrix products of attention, each 2 B N T c H operations, where c is the mean
@@ -45,8 +45,8 @@ def kernel_flops(call: Instruction, visible_fraction: float) -> float:
       pairs = math.prod(queries[:-1]) * keys[-2]
       return products * 2.0 * pairs * queries[-1] * visible_fraction
   raise UnknownKernelError(
-    f'The program calls the kernel {call.name!r}, whose cost is not stated. Add '
-    'a rule for it to train/planning/kernels.py.'
+    f'The program calls the kernel {call.name!r}, whose cost is not stated. '
+    'Add a rule for it to train/planning/kernels.py.'
   )
 
 

@@ -1,4 +1,4 @@
-"""What fills the memory of a chip: the state, and what a step needs beside it."""
+"""What fills the memory of a chip: the state, and a step's temporaries."""
 
 import dataclasses
 import math
@@ -18,6 +18,11 @@ _VIEWS = (
   'copy-done', 'all-gather-done', 'all-reduce-done', 'collective-permute-done',
   'async-update', 'async-done', 'dynamic-update-slice',
 )  # fmt: skip
+STATE_PARTS = {
+  'params': 'parameters',
+  'opt_state': 'optimizer',
+  'ema': 'average',
+}
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -87,6 +92,14 @@ def tree_bytes(tree: Any, shardings: Any) -> int:
   return sum(jax.tree.leaves(sizes))
 
 
+def state_bytes(state: Any, shardings: Any) -> dict[str, int]:
+  """Bytes of one device's part of each part of a TrainState."""
+  return {
+    name: tree_bytes(getattr(state, field), getattr(shardings, field))
+    for field, name in STATE_PARTS.items()
+  }
+
+
 def state_arrays(
   recipe: Recipe, shardings: TrainState, limit: int
 ) -> list[Array]:
@@ -94,7 +107,7 @@ def state_arrays(
   state = jax.eval_shape(recipe.init)
   axes = _paths(recipe.axes)
   found = []
-  for part in ('params', 'opt_state', 'ema'):
+  for part, label in STATE_PARTS.items():
     leaves = jax.tree_util.tree_leaves_with_path(getattr(state, part))
     places = jax.tree.leaves(getattr(shardings, part))
     for (path, leaf), sharding in zip(leaves, places, strict=True):
@@ -106,16 +119,13 @@ def state_arrays(
       shape = sharding.shard_shape(leaf.shape)
       found.append(
         Array(
-          what=f'{_PART[part]}{name}',
+          what=name if part == 'params' else f'{label}: {name}',
           shape=f'{leaf.dtype.name}{list(shape)}',
           axes=' '.join(axis or '-' for axis in logical),
           bytes=shard_bytes(leaf, sharding),
         )
       )
   return sorted(found, key=lambda a: -a.bytes)[:limit]
-
-
-_PART = {'params': '', 'opt_state': 'optimizer: ', 'ema': 'average: '}
 
 
 def _paths(axes: Params, prefix: str = '') -> dict[str, tuple]:
@@ -154,9 +164,7 @@ def live_arrays(
 Live = list[tuple[Instruction, Shape]]
 
 
-def _peak(
-  module: Module, name: str, above: set[str]
-) -> tuple[int, Live]:
+def _peak(module: Module, name: str, above: set[str]) -> tuple[int, Live]:
   """Most bytes that are alive in a computation at a time, and what they are."""
   body = module.computations[name]
   roots, last = _lifetimes(module, body)
@@ -169,7 +177,7 @@ def _peak(
   for index, instruction in enumerate(body):
     if roots[instruction.name] == {instruction.name}:
       alive[instruction.name] = _bytes(instruction)
-    inner, inside = 0, []
+    inner, inside = 0, list[tuple[Instruction, Shape]]()
     called = instruction.called.get('body')
     if called and called not in above:
       inner, inside = _peak(module, called, above | {called})
@@ -250,19 +258,24 @@ def origin(instruction: Instruction) -> str:
   return f'{phase}, {place}: {words[-1] or instruction.opcode}'
 
 
-def compiler_memory(message: str) -> tuple[int, int] | None:
-  """Bytes needed and available, as the compiler says when it runs out.
+def refused_temporaries(message: str, state: int) -> int | None:
+  """Bytes of temporaries that the compiler could not place.
 
   Args:
     message: of its RESOURCE_EXHAUSTED error.
+    state: bytes of a device's arguments.
+
+  Returns:
+    None where the message does not tell.
   """
-  for pattern in (
-    r'HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM '
-    r'\(([\d.]+)([KMGT]?)\)',
-    r'Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm',
-  ):
-    found = re.search(pattern, message)
-    if found:
-      a, b, c, d = found.groups()
-      return int(float(a) * _UNITS[b]), int(float(c) * _UNITS[d])
+  temporaries = re.search(
+    r'HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds', message
+  )
+  if temporaries:
+    return int(float(temporaries[1]) * _UNITS[temporaries[2]])
+  everything = re.search(
+    r'Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm', message
+  )
+  if everything:
+    return max(0, int(float(everything[1]) * _UNITS[everything[2]]) - state)
   return None

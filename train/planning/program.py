@@ -118,7 +118,7 @@ def compile_program(
     statistics = compiled.memory_analysis()
     memory = {name: getattr(statistics, name) for name in _STATISTICS}
     text = compiled.as_text()
-  made = {
+  made: dict[str, Any] = {
     'text': text,
     'memory': memory,
     'refusal': refusal,

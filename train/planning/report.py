@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from train.planning.memory import Memory
-from train.planning.plan import Plan, Speed, Traffic
+from train.planning.plan import Plan
+from train.planning.speed import Speed, Traffic
 
 _GIB = 2**30
 
@@ -111,8 +112,8 @@ def refusal_text(plan: Plan) -> str:
       f'{largest.shape}, {gib(largest.bytes)}.'
     )
   lines.append(
-    'In the order to try: a higher accumulation_steps, a model.remat that keeps '
-    'less, a higher mesh.fsdp, a smaller loss.chunk. --search tries them.'
+    'In the order to try: a higher accumulation_steps, a model.remat that '
+    'keeps less, a higher mesh.fsdp, a smaller loss.chunk. --search tries them.'
   )
   return '\n'.join(lines)
 
@@ -167,7 +168,8 @@ def _budget_text(plan: Plan) -> str:
     'The run',
     f'  {budget.steps:,} steps, {budget.tokens:,} tokens '
     f'({budget.tokens_per_parameter:.1f} a parameter)',
-    f'  {budget.hours:,.1f} hours, {budget.chip_hours:,.0f} chip-hours, {money}',
+    f'  {budget.hours:,.1f} hours, {budget.chip_hours:,.0f} chip-hours, '
+    f'{money}',
     f'  expected loss {budget.loss:.3f} nats a token ({budget.loss_law})',
   ])  # fmt: skip
 

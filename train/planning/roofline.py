@@ -1,8 +1,7 @@
 """Time and memory of a step by arithmetic, without compiling anything.
 
 Of GPUs this is the plan. Of TPUs it only decides what is worth compiling.
-Suffixes of comments: B rows of a device, T length, D, F, N, K, H, V as in
-model/, L layers.
+Of products and attention, a mesh is taken to divide the work evenly.
 """
 
 import dataclasses
@@ -12,6 +11,8 @@ from collections.abc import Mapping
 from model.flops import matmul_parameters, mean_context
 from train.chips import Chip
 from train.config import TrainConfig
+from train.planning.expected import is_fused, kept_values
+from train.planning.layout import Layout
 
 # What real programs reach, stated once and the same for every chip: large
 # products on matrix units, fused attention on what it must compute, and the
@@ -22,19 +23,6 @@ HIDDEN = 0.9
 # Reads and writes of activations of a layer beside its products, in values a
 # token: norms, residuals and rotations (of D), gate and activation (of F).
 _PASSES_D, _PASSES_F = 24, 6
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Parts:
-  """A part of the state or model on one device.
-
-  Attributes:
-    state: bytes of parameters, optimizer and average.
-    parameters: bytes of the parameters alone, in float32.
-  """
-
-  state: int
-  parameters: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,28 +67,6 @@ class Estimate:
     return self.kept + self.working + self.state
 
 
-def kept_values(config: TrainConfig, tensor: int) -> float:
-  """Values of a layer that are kept for each token, in compute_dtype.
-
-  As the remat policies in model/transformer.py name them; the layer's input is
-  always kept, and is whole on every device of a tensor group.
-  """
-  model = config.model
-  D = model.embed_dim
-  attention = (
-    (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim / tensor
-  )
-  mlp = (2 if model.gated else 1) * model.mlp_dim / tensor
-  if model.remat == 'full':
-    return D
-  if model.remat == 'attention':
-    return D + attention
-  if model.remat == 'projections':
-    return 3 * D + attention + mlp
-  # Beside the projections: norms' and activations' results.
-  return 5 * D + attention + mlp + model.mlp_dim / tensor
-
-
 def product_operations(config: TrainConfig) -> float:
   """Operations of products with weights in a step, recomputation included."""
   model = config.model
@@ -129,115 +95,132 @@ def attention_operations(config: TrainConfig, fused: bool) -> float:
 
 
 def estimate(
-  config: TrainConfig,
-  *,
-  chip: Chip,
-  mesh: Mapping[str, int],
-  bandwidth: Mapping[str, float],
-  parts: Parts,
-  fused_attention: bool,
+  layout: Layout, *, chip: Chip, bandwidth: Mapping[str, float]
 ) -> Estimate:
   """A step by the roofline.
 
   Args:
-    config: the run.
+    layout: the run on its mesh.
     chip: the chips.
-    mesh: devices along each mesh axis; 'fsdp' splits parameters, 'tensor'
-      layers, all others the batch.
-    bandwidth: bytes a second that a device receives along each axis.
-    parts: what a device holds of the state.
-    fused_attention: whether scores stay out of memory.
+    bandwidth: bytes a second that a device receives along each mesh axis.
+
+  Raises:
+    ValueError: the mesh has pipeline stages, of which the roofline knows
+      nothing.
   """
-  model = config.model
-  devices = math.prod(mesh.values())
-  tensor = mesh.get('tensor', 1)
-  slices = config.accumulation_steps
-  rows = config.batch_size / slices / (devices / tensor)
-  tokens = rows * config.sequence_length  # Of a device, at a time.
-  memory = chip.hbm_bandwidth / chip.devices
-  peak = chip.device_peak
-  value = 2 if model.compute_dtype == 'bfloat16' else 4
+  config, model = layout.config, layout.config.model
+  if layout.mesh['stage'] > 1:
+    raise ValueError(
+      f'mesh.stage is {layout.mesh["stage"]}: there is no estimate for '
+      'pipelines. Set mesh.stage to 1, or plan for TPUs, where the step is '
+      'compiled.'
+    )
+  fused, devices = is_fused(model), math.prod(layout.mesh.values())
+  tensor, memory = layout.parts('mlp'), chip.hbm_bandwidth / chip.devices
+  rows = config.batch_size / config.accumulation_steps / layout.parts('batch')
+  tokens = rows * config.sequence_length / layout.parts('length')
+  state = sum(layout.bytes.values())
 
-  products = product_operations(config) / devices / (peak * PRODUCT_EFFICIENCY)
-  attention = attention_operations(config, fused_attention) / devices
-  attention /= peak * (
-    ATTENTION_EFFICIENCY if fused_attention else PRODUCT_EFFICIENCY
-  )
-  scores = rows * model.num_heads / tensor * config.sequence_length**2
-  passes = 3 if model.remat == 'none' else 4
-  touched = tokens * value * passes / 3 * model.num_layers
-  touched *= _PASSES_D * model.embed_dim + _PASSES_F * model.mlp_dim / tensor
-  if not fused_attention:
-    # Scores are written and read in float32 and in compute_dtype.
-    touched += 2 * passes * scores * (4 + value) * model.num_layers
-  # Logits: float32, written, read for the normaliser and for the gradient.
-  touched += tokens * model.vocab_size / tensor * 4 * 4
-  elementwise = touched * slices / memory
-  update = 2 * parts.state / memory
-
-  collectives = _communication(
-    config, mesh, bandwidth, parts, tokens=tokens, value=value
-  )
-  hidden = HIDDEN * (products + attention)
+  rate = chip.device_peak * devices
+  products = product_operations(config) / (rate * PRODUCT_EFFICIENCY)
+  attention = attention_operations(config, fused) / rate
+  attention /= ATTENTION_EFFICIENCY if fused else PRODUCT_EFFICIENCY
+  # Of a layer on a device, at a time.
+  scores = tokens * config.sequence_length * model.num_heads
+  scores = 0 if fused else scores / layout.parts('heads')
+  elementwise = _touched(config, tokens, scores, tensor) / memory
+  collectives = _communication(layout, bandwidth, tokens)
   gathers = sum(s for axis, s in collectives.items() if axis != 'tensor')
-  exposed = collectives.get('tensor', 0.0) + max(0.0, gathers - hidden)
-
-  layer = (matmul_parameters(model)) / model.num_layers / tensor
-  vocabulary = model.vocab_size * model.embed_dim / tensor
-  chunk = rows * config.loss.chunk * model.vocab_size / tensor
-  working = parts.parameters * (1 if slices == 1 else 2)
-  working += 2 * layer * value + vocabulary * (value + 4) + chunk * 10
-  working += tokens * value * (6 * model.embed_dim + 6 * model.mlp_dim / tensor)
-  kept = model.num_layers * tokens * value * kept_values(config, tensor)
-  if not fused_attention:
-    working += scores * (4 + 2 * value)
-    kept += scores * value * model.num_layers * (model.remat == 'none')
+  exposed = collectives.get('tensor', 0.0)
+  exposed += max(0.0, gathers - HIDDEN * (products + attention))
+  kept, working = _activations(layout, tokens, scores)
   return Estimate(
     products=products,
     attention=attention,
-    elementwise=elementwise,
-    update=update,
+    elementwise=elementwise * config.accumulation_steps,
+    update=2 * state / memory,
     collectives=collectives,
     exposed=exposed,
     kept=int(kept),
     working=int(working),
-    state=parts.state,
+    state=state,
     usable=int(chip.usable_hbm / chip.devices),
   )
 
 
+def _value_bytes(config: TrainConfig) -> int:
+  return 2 if config.model.compute_dtype == 'bfloat16' else 4
+
+
+def _touched(
+  config: TrainConfig, tokens: float, scores: float, tensor: int
+) -> float:
+  """Bytes read and written beside products, for a microbatch on a device."""
+  model, value = config.model, _value_bytes(config)
+  passes = 3 if model.remat == 'none' else 4
+  widths = _PASSES_D * model.embed_dim + _PASSES_F * model.mlp_dim / tensor
+  touched = tokens * value * passes / 3 * model.num_layers * widths
+  # Scores are written and read in float32 and in compute_dtype.
+  touched += 2 * passes * scores * (4 + value) * model.num_layers
+  # Logits: float32, written, read for the normaliser and for the gradient.
+  return touched + tokens * model.vocab_size / tensor * 4 * 4
+
+
+def _activations(
+  layout: Layout, tokens: float, scores: float
+) -> tuple[float, float]:
+  """Bytes kept for the backward pass, and those at work at a time."""
+  config, model = layout.config, layout.config.model
+  value, tensor = _value_bytes(config), layout.parts('mlp')
+  layer = matmul_parameters(model) / model.num_layers / tensor
+  vocabulary = model.vocab_size * model.embed_dim / tensor
+  chunk = tokens / config.sequence_length * config.loss.chunk
+  # Gradients, and their sum where the batch comes in slices.
+  copies = 1 if config.accumulation_steps == 1 else 2
+  working: float = copies * layout.bytes['parameters']
+  working += 2 * layer * value + vocabulary * (value + 4)
+  working += chunk * model.vocab_size / tensor * 10
+  working += tokens * value * 6 * (model.embed_dim + model.mlp_dim / tensor)
+  working += scores * (4 + 2 * value)
+  kept = model.num_layers * tokens * value * kept_values(config, tensor)
+  if model.remat in ('none', 'projections'):
+    kept += scores * value * model.num_layers
+  return kept, working
+
+
 def _communication(
-  config: TrainConfig,
-  mesh: Mapping[str, int],
-  bandwidth: Mapping[str, float],
-  parts: Parts,
-  *,
-  tokens: float,
-  value: int,
+  layout: Layout, bandwidth: Mapping[str, float], tokens: float
 ) -> dict[str, float]:
   """Seconds of communication along each mesh axis in a step.
 
-  'fsdp' gathers the parameters in compute_dtype forward and backward and
-  scatters float32 gradients, in each slice of the batch; 'tensor' reduces the
-  activations of each layer twice forward and twice backward, once more each
-  where the layer is recomputed; others reduce gradients.
+  Axes that split parameters gather them in compute_dtype forward and backward
+  and scatter float32 gradients, in each slice of the batch; 'tensor' reduces
+  the activations of each layer twice forward and twice backward, twice more
+  where the layer is recomputed; 'context' gathers keys and values forward and
+  backward and scatters their gradients; others reduce gradients.
   """
-  model, slices = config.model, config.accumulation_steps
+  config, model = layout.config, layout.config.model
+  value, slices = _value_bytes(config), config.accumulation_steps
+  rules = dict(config.mesh.rules)
+  # Values of what a device holds gathered: a tensor group's part.
+  gathered = layout.bytes['parameters'] / 4 * layout.parts('embed')
+  row_tokens = tokens * layout.parts('length')
   found: dict[str, float] = {}
-  fsdp = mesh.get('fsdp', 1)
-  gathered = parts.parameters / 4 * fsdp  # Values of a tensor group's part.
-  for axis, size in mesh.items():
+  for axis, size in layout.mesh.items():
     if size == 1:
       continue
-    share = (size - 1) / size
-    if axis == 'fsdp':
-      moved = gathered * (2 * value + 4) * share * slices
-    elif axis == 'tensor':
+    share, moved = (size - 1) / size, 0.0
+    if axis in rules['embed']:
+      moved += gathered * (2 * value + 4) * share * slices
+    elif axis in rules['batch']:
+      moved += 2 * share * layout.bytes['parameters'] * slices
+    if axis in rules['length']:
+      keys = 2 * model.num_kv_heads * model.head_dim / layout.parts('heads')
+      moved += 3 * share * row_tokens * keys * value * model.num_layers * slices
+    if axis in rules['mlp']:
       again = 2 if model.remat in ('full', 'attention') else 0
-      moved = (4 + again) * 2 * share * model.num_layers
-      moved *= tokens * slices * model.embed_dim * value
-    else:
-      moved = 2 * share * parts.parameters * slices
+      reduced = (4 + again) * 2 * share * model.num_layers
+      moved += reduced * tokens * slices * model.embed_dim * value
     found[axis] = moved / bandwidth[axis]
   return found
 

@@ -9,19 +9,19 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 
 from model.config import REMATS
-from train.config import TrainConfig
+from train.config import MESH_AXES, TrainConfig
 from train.mesh import make_mesh
-from train.planning import memory, roofline, topologies
+from train.planning import roofline, topologies
 from train.planning.cache import Cache
+from train.planning.layout import lay_out, mesh_sizes
+from train.planning.make import make_plan
 from train.planning.network import network_of
-from train.planning.plan import Plan, is_fused, make_plan
+from train.planning.plan import Plan
 from train.planning.report import gib
 from train.planning.topologies import Topology
-from train.state import make_recipe, state_shardings
 
 # The estimate of memory is rough: what it puts this far beyond the chip is not
 # compiled, and what it puts under it is.
@@ -50,7 +50,7 @@ class Candidate:
     """Flags that choose it."""
     mesh = ' '.join(
       f'--config.mesh.{axis}={size}'
-      for axis, size in self.config.mesh.axes
+      for axis, size in zip(MESH_AXES, self.config.mesh.sizes, strict=True)
       if axis in _SEARCHED
     )
     return (
@@ -82,9 +82,7 @@ def search(
     Those with a plan that fits by its time, then those that do not fit, then
     those that were not compiled by their estimates, then the impossible ones.
   """
-  devices = (
-    topologies.devices(topology) if topology.chip.is_tpu else None
-  )
+  devices = topologies.devices(topology) if topology.chip.is_tpu else None
   candidates = [
     _estimate(candidate, topology, devices)
     for candidate in variants(config, topology.devices)
@@ -93,7 +91,8 @@ def search(
     (c for c in candidates if not c.why_not),
     key=lambda c: c.estimate.seconds if c.estimate else math.inf,
   )
-  planned, fitting = [], 0
+  planned: list[Candidate] = []
+  fitting = 0
   for candidate in possible:
     # Another try replaces one that does not fit, but not for ever.
     if fitting >= compiled or len(planned) >= 2 * compiled:
@@ -108,9 +107,9 @@ def search(
     fitting += plan.memory.fits
     planned.append(dataclasses.replace(candidate, plan=plan))
   rest = possible[len(planned) :]
-  return sorted(planned, key=_rank) + rest + [
-    c for c in candidates if c.why_not
-  ]
+  return (
+    sorted(planned, key=_rank) + rest + [c for c in candidates if c.why_not]
+  )
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float]:
@@ -127,14 +126,14 @@ def variants(config: TrainConfig, devices: int) -> Iterator[TrainConfig]:
     config: the run.
     devices: JAX devices of the machine.
   """
-  others = math.prod(
-    size for axis, size in config.mesh.axes if axis not in _SEARCHED
-  )
+  sizes = dict(zip(MESH_AXES, config.mesh.sizes, strict=True))
+  others = math.prod(n for axis, n in sizes.items() if axis not in _SEARCHED)
+  others *= math.prod(config.mesh.dcn)
   if others < 1 or devices % others:
     raise ValueError(
       f'--search lays out mesh.data, mesh.fsdp and mesh.tensor; the other mesh '
-      f'axes take {others} of {devices} devices, which does not divide. Set '
-      'them to numbers that do.'
+      f'axes and mesh.dcn take {others} of {devices} devices, which does not '
+      'divide. Set them to numbers that do.'
     )
   free = devices // others
   for tensor in _divisors(free):
@@ -142,8 +141,9 @@ def variants(config: TrainConfig, devices: int) -> Iterator[TrainConfig]:
       continue
     for fsdp in _divisors(free // tensor):
       data = free // tensor // fsdp
+      chosen = sizes | {'data': data, 'fsdp': fsdp, 'tensor': tensor}
       mesh = dataclasses.replace(
-        config.mesh, data=data, fsdp=fsdp, tensor=tensor
+        config.mesh, sizes=tuple(chosen[axis] for axis in MESH_AXES)
       )
       slices = 1
       while config.batch_size % (slices * data * fsdp) == 0:
@@ -195,13 +195,11 @@ def estimate_on(
     topology: the machine.
     devices: its TPU devices; None for GPUs.
   """
-  from jax.sharding import AbstractMesh, AxisType
-
-  recipe = make_recipe(config)
-  sizes = dict(config.mesh.axes)
   if devices is None:
     bandwidth = roofline.gpu_bandwidth(
-      topology.chip, sizes, topology.shape[1]
+      topology.chip,
+      mesh_sizes(config, topology.devices),
+      topology.shape[1],
     )
   else:
     mesh = make_mesh(config.mesh, devices)
@@ -211,21 +209,8 @@ def estimate_on(
     for number, axis in enumerate(mesh.axis_names):
       group = np.moveaxis(ids, number, 0).reshape(ids.shape[number], -1)[:, 0]
       bandwidth[axis] = network.bandwidth(group.tolist())
-  names, numbers = tuple(sizes), tuple(sizes.values())
-  abstract = AbstractMesh(numbers, names, axis_types=(AxisType.Auto,) * len(names))
-  shardings = state_shardings(recipe, abstract)
-  state = jax.eval_shape(recipe.init)
-  parts = {
-    field: memory.tree_bytes(getattr(state, field), getattr(shardings, field))
-    for field in ('params', 'opt_state', 'ema')
-  }
   return roofline.estimate(
-    config,
+    lay_out(config, topology.devices),
     chip=topology.chip,
-    mesh=sizes,
     bandwidth=bandwidth,
-    parts=roofline.Parts(
-      state=sum(parts.values()), parameters=parts['params']
-    ),
-    fused_attention=is_fused(config, topology),
   )

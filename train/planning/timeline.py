@@ -169,9 +169,12 @@ class _Runner:
     return None
 
   def key(self, instruction: Instruction, started: Collective) -> str:
-    if instruction.opcode == 'fusion' and started.channel is not None:
-      if self.fused_target(instruction, 'AsyncCollectiveStart'):
-        return f'channel {started.channel}'
+    if (
+      instruction.opcode == 'fusion'
+      and started.channel is not None
+      and self.fused_target(instruction, 'AsyncCollectiveStart')
+    ):
+      return f'channel {started.channel}'
     return instruction.name
 
   def fused_target(self, instruction: Instruction, target: str) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -102,6 +103,25 @@ def _check_shape(name: str, chip: Chip, sizes: tuple[int, ...]) -> None:
     raise ValueError(
       f'--topology={name}: {chip.name} has no slice {text}; there are '
       f'{there_are}.'
+    )
+
+
+def check_slices(topology: Topology, dcn: Sequence[int]) -> None:
+  """Refuses a mesh for another number of slices than there are.
+
+  Args:
+    topology: the machine.
+    dcn: slices along each mesh axis (mesh.dcn).
+
+  Raises:
+    ValueError: their product is not the number of slices.
+  """
+  wanted = math.prod(dcn)
+  if wanted != topology.slices:
+    raise ValueError(
+      f'--slices is {topology.slices}, and mesh.dcn multiplies to {wanted}. '
+      f'Set --slices={wanted}, or one of mesh.dcn, such as '
+      f'--config.mesh.dcn.data={topology.slices}.'
     )
 
 
