@@ -10,7 +10,7 @@ from train.planning.memory import Array
 
 def is_fused(model: ModelConfig) -> bool:
   """Whether attention on an accelerator keeps its scores to itself."""
-  # TODO-MERGE
+  # A model without the field has no fused attention; 'auto' finds one.
   return getattr(model, 'attention', 'xla') != 'xla'
 
 

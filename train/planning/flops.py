@@ -36,7 +36,8 @@ def product_flops(jaxpr: Any) -> collections.Counter[str]:
       continue
     elif name == 'cond':
       branches = [product_flops(b.jaxpr) for b in params['branches']]
-      total += max(branches, key=lambda b: sum(b.values()))
+      costliest = max(branches, key=lambda branch: branch.total())
+      total.update(costliest)
     else:
       times = _times(name, params)
       for inner in _programs(params):

@@ -188,8 +188,7 @@ def _peak(module: Module, name: str, above: set[str]) -> tuple[int, Live]:
         (by_name[b], s)
         for b, size in alive.items()
         if size
-        for s in by_name[b].shapes
-        if s.space == 0
+        for s in _opened(by_name[b])
       ]
     for buffer in ends.get(index, ()):
       alive.pop(buffer, None)
@@ -239,7 +238,22 @@ def _in_place(module: Module, instruction: Instruction) -> int | None:
 
 
 def _bytes(instruction: Instruction) -> int:
-  return sum(s.padded_bytes for s in instruction.shapes if s.space == 0)
+  return sum(s.padded_bytes for s in _opened(instruction))
+
+
+def _opened(instruction: Instruction) -> list[Shape]:
+  """The arrays in HBM that an instruction makes.
+
+  What starts something in the background lists, beside its results, its
+  operands (a copy behind the result, all else before it) and its semaphores.
+  """
+  arrays = [s for s in instruction.shapes if s.dims and s.space != 2]
+  opcode, given = instruction.opcode, len(instruction.operands)
+  if opcode == 'copy-start':
+    arrays = arrays[:1]
+  elif opcode.endswith('-start') and opcode != 'all-reduce-start':
+    arrays = arrays[given : 2 * given]
+  return [s for s in arrays if s.space == 0]
 
 
 def origin(instruction: Instruction) -> str:
@@ -252,10 +266,12 @@ def origin(instruction: Instruction) -> str:
     phase = 'backward'
   elif 'jvp(' in path:
     phase = 'forward'
-  else:
+  elif path:
     phase = 'update'
+  else:
+    return f'made by the compiler: {instruction.opcode}'
   place = 'layers' if words.count('while') else 'outside the layers'
-  return f'{phase}, {place}: {words[-1] or instruction.opcode}'
+  return f'{phase}, {place}: {words[-1]}'
 
 
 def refused_temporaries(message: str, state: int) -> int | None:

@@ -39,6 +39,15 @@ class Network:
       if len(set(places.tolist())) > 1
     )
 
+  def is_ring(self, size: int) -> bool:
+    """Whether a dimension of the torus with this many chips is closed.
+
+    Of two dimensions each is by itself; three are, all or none: the optical
+    switches join whole cubes of 4 x 4 x 4.
+    """
+    sizes = (size,) if self.chip.dimensions == 2 else self.torus
+    return all(size % self.chip.wraps_at == 0 for size in sizes)
+
   def links(self, group: list[int]) -> int:
     """ICI links over which a device of a group sends to others of it.
 
@@ -51,8 +60,7 @@ class Network:
     for axis, size in enumerate(self.torus):
       seen = len(set(places[:, 1 + axis].tolist()))
       if seen > 1:
-        ring = seen == size and size % self.chip.wraps_at == 0
-        links += 2 if ring else 1
+        links += 2 if seen == size and self.is_ring(size) else 1
     return max(links, 1)
 
   def crosses_slices(self, group: list[int]) -> bool:

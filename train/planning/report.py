@@ -134,6 +134,7 @@ def _speed_text(speed: Speed, chips: int) -> str:
     lines.append(f'  {name:38}{_ms(seconds):>12}')
   lines += [
     f'  {"in all":38}{_ms(speed.step):>12}  binds: {speed.binds}',
+    f'  {"(collectives hidden behind these)":38}{_ms(speed.overlapped):>12}',
     f'  {speed.tokens_a_second:,.0f} tokens/s a chip, '
     f'{speed.tokens_a_second * chips:,.0f} in all; MFU {speed.mfu:.1%} '
     '(attention counted once, over visible pairs)',
@@ -164,13 +165,18 @@ def _budget_text(plan: Plan) -> str:
     money = 'no price in planning.prices'
   else:
     money = f'{budget.cost:,.0f} at {budget.price:g} a chip-hour'
+  if budget.loss is None:
+    loss = 'no law tells the loss of so small a model or run'
+  else:
+    loss = f'expected loss {budget.loss:.3f} nats a token ({budget.loss_law}'
+    loss += '; extrapolated)' if budget.extrapolated else ')'
   return '\n'.join([
     'The run',
     f'  {budget.steps:,} steps, {budget.tokens:,} tokens '
     f'({budget.tokens_per_parameter:.1f} a parameter)',
     f'  {budget.hours:,.1f} hours, {budget.chip_hours:,.0f} chip-hours, '
     f'{money}',
-    f'  expected loss {budget.loss:.3f} nats a token ({budget.loss_law})',
+    f'  {loss}',
   ])  # fmt: skip
 
 
