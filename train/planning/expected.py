@@ -79,7 +79,7 @@ def expected_arrays(
     ),
   ]
   if not is_fused(model):
-    layers = L if model.remat in ('none', 'projections') else 1
+    layers = L if model.remat == 'none' else 1
     heads = max(1, model.num_heads // parts('heads'))
     found.append(
       Array(

@@ -72,9 +72,16 @@ def product_operations(config: TrainConfig) -> float:
   model = config.model
   head = model.embed_dim * model.vocab_size
   layers = matmul_parameters(model) - head
-  again = {'full': 1, 'attention': 1}.get(model.remat, 0)
+  # Nothing in the backward pass needs the result of a layer's last product.
+  down = model.num_layers * model.embed_dim * model.mlp_dim
+  heads = model.num_heads + model.num_kv_heads
+  # 'attention' keeps queries, keys, values and context: of its products, it
+  # computes only the last again.
+  projections = 2 * heads - model.num_heads
+  kept = model.num_layers * model.embed_dim * model.head_dim * projections
+  again = {'full': layers - down, 'attention': layers - down - kept}
   tokens = config.batch_size * config.sequence_length
-  return tokens * ((6 + 2 * again) * layers + 6 * head)
+  return tokens * (6 * (layers + head) + 2 * again.get(model.remat, 0))
 
 
 def attention_operations(config: TrainConfig, fused: bool) -> float:
@@ -90,8 +97,9 @@ def attention_operations(config: TrainConfig, fused: bool) -> float:
     again = 1 if model.remat == 'full' else 0
     pairs = mean_context(model)
     return tokens * width * pairs * (2 * (2 + 5) + 4 * again)
-  again = 0 if model.remat == 'none' else 1
-  return tokens * width * config.sequence_length * (12 + 4 * again)
+  # The weights are computed again, and with 'full' the weighted sum as well.
+  again = {'none': 0, 'full': 4}.get(model.remat, 2)
+  return tokens * width * config.sequence_length * (12 + again)
 
 
 def estimate(
@@ -183,7 +191,7 @@ def _activations(
   working += tokens * value * 6 * (model.embed_dim + model.mlp_dim / tensor)
   working += scores * (4 + 2 * value)
   kept = model.num_layers * tokens * value * kept_values(config, tensor)
-  if model.remat in ('none', 'projections'):
+  if model.remat == 'none':
     kept += scores * value * model.num_layers
   return kept, working
 
