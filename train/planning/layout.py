@@ -50,8 +50,15 @@ def mesh_sizes(config: TrainConfig, devices: int) -> dict[str, int]:
   }
 
 
-def lay_out(config: TrainConfig, devices: int) -> Layout:
+def lay_out(
+  config: TrainConfig, devices: int, recipe: Recipe | None = None
+) -> Layout:
   """Lays a run out on some devices.
+
+  Args:
+    config: the run.
+    devices: how many there are.
+    recipe: of the run, where it is known; it does not depend on the mesh.
 
   Raises:
     ValueError: the batch, its rows or a parameter do not fit the mesh.
@@ -70,7 +77,8 @@ def lay_out(config: TrainConfig, devices: int) -> Layout:
     batch_size=config.batch_size // slices,
     field='batch_size' if slices == 1 else 'batch_size / accumulation_steps',
   )
-  recipe = make_recipe(config)
+  if recipe is None:
+    recipe = make_recipe(config)
   shardings = state_shardings(recipe, mesh)
   held = state_bytes(jax.eval_shape(recipe.init), shardings)
   return Layout(config, sizes, recipe, shardings, held)

@@ -12,16 +12,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from model.config import REMATS
-from train.config import MESH_AXES, TrainConfig
+from train.config import MESH_AXES, MeshConfig, TrainConfig
 from train.mesh import make_mesh
 from train.planning import roofline, topologies
 from train.planning.cache import Cache
-from train.planning.layout import lay_out, mesh_sizes
+from train.planning.layout import Layout, lay_out
 from train.planning.make import make_plan
 from train.planning.network import network_of
 from train.planning.plan import Plan
 from train.planning.report import gib
 from train.planning.topologies import Topology
+from train.state import make_recipe
 
 # The estimate of memory is rough: what it puts this far beyond the chip is not
 # compiled, and what it puts under it is.
@@ -82,10 +83,10 @@ def search(
     Those with a plan that fits by its time, then those that do not fit, then
     those that were not compiled by their estimates, then the impossible ones.
   """
-  devices = topologies.devices(topology) if topology.chip.is_tpu else None
+  estimator = _Estimator(config, topology)
   candidates = [
-    _estimate(candidate, topology, devices)
-    for candidate in variants(config, topology.devices)
+    estimator.candidate(variant)
+    for variant in variants(config, topology.devices)
   ]
   possible = sorted(
     (c for c in candidates if not c.why_not),
@@ -162,55 +163,63 @@ def _divisors(number: int) -> list[int]:
   return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def _estimate(config: TrainConfig, topology: Topology, devices) -> Candidate:
-  """A candidate with its estimate, and why it is out of the question."""
-  try:
-    found = estimate_on(config, topology, devices)
-  except ValueError as error:
-    return Candidate(config, None, str(error))
-  too_much = found.bytes - _MEMORY_MARGIN * found.usable
-  if too_much > 0:
-    parts = {
-      'the state': found.state,
-      'activations kept for the backward pass': found.kept,
-      'gradients, gathered weights, scores and logits': found.working,
-    }
-    worst = max(parts, key=lambda name: parts[name])
-    return Candidate(
-      config,
-      found,
-      f'needs about {gib(found.bytes)} of {gib(found.usable)}, most of it for '
-      f'{worst} ({gib(parts[worst])})',
+class _Estimator:
+  """Estimates variants of a run; what only the mesh decides, once a mesh."""
+
+  def __init__(self, config: TrainConfig, topology: Topology):
+    self.topology = topology
+    self.recipe = make_recipe(config)
+    self.devices = (
+      topologies.devices(topology) if topology.chip.is_tpu else None
     )
-  return Candidate(config, found, '')
+    self.layouts: dict[MeshConfig, tuple[Layout, dict[str, float]] | str] = {}
 
-
-def estimate_on(
-  config: TrainConfig, topology: Topology, devices
-) -> roofline.Estimate:
-  """The roofline of a run on a machine.
-
-  Args:
-    config: the run.
-    topology: the machine.
-    devices: its TPU devices; None for GPUs.
-  """
-  if devices is None:
-    bandwidth = roofline.gpu_bandwidth(
-      topology.chip,
-      mesh_sizes(config, topology.devices),
-      topology.shape[1],
+  def candidate(self, config: TrainConfig) -> Candidate:
+    """A variant with its estimate, and why it is out of the question."""
+    if config.mesh not in self.layouts:
+      try:
+        self.layouts[config.mesh] = self.lay_out(config)
+      except ValueError as error:
+        self.layouts[config.mesh] = str(error)
+    known = self.layouts[config.mesh]
+    if isinstance(known, str):
+      return Candidate(config, None, known)
+    layout, bandwidth = known
+    found = roofline.estimate(
+      dataclasses.replace(layout, config=config),
+      chip=self.topology.chip,
+      bandwidth=bandwidth,
     )
-  else:
-    mesh = make_mesh(config.mesh, devices)
+    return Candidate(config, found, _too_much(found))
+
+  def lay_out(self, config: TrainConfig) -> tuple[Layout, dict[str, float]]:
+    """The state on a mesh, and the speed of each axis, in bytes a second."""
+    topology = self.topology
+    layout = lay_out(config, topology.devices, self.recipe)
+    if self.devices is None:
+      gpus = topology.shape[1]  # Of a host.
+      return layout, roofline.gpu_bandwidth(topology.chip, layout.mesh, gpus)
+    mesh = make_mesh(config.mesh, self.devices)
     network = network_of(mesh, topology.chip, topology.shape)
     ids = np.arange(mesh.devices.size).reshape(mesh.devices.shape)
     bandwidth = {}
     for number, axis in enumerate(mesh.axis_names):
       group = np.moveaxis(ids, number, 0).reshape(ids.shape[number], -1)[:, 0]
       bandwidth[axis] = network.bandwidth(group.tolist())
-  return roofline.estimate(
-    lay_out(config, topology.devices),
-    chip=topology.chip,
-    bandwidth=bandwidth,
+    return layout, bandwidth
+
+
+def _too_much(found: roofline.Estimate) -> str:
+  """What of an estimate does not fit, in words; '' where it may."""
+  if found.bytes <= _MEMORY_MARGIN * found.usable:
+    return ''
+  parts = {
+    'the state': found.state,
+    'activations kept for the backward pass': found.kept,
+    'gradients, gathered weights, scores and logits': found.working,
+  }
+  worst = max(parts, key=lambda name: parts[name])
+  return (
+    f'needs about {gib(found.bytes)} of {gib(found.usable)}, most of it for '
+    f'{worst} ({gib(parts[worst])})'
   )

@@ -64,7 +64,7 @@ def parse(name: str, slices: int = 1) -> Topology:
   if re.fullmatch(r'\w+-\d+', name) and kind.partition('-')[0] in CHIPS:
     raise ValueError(_accelerator_type(name))
   if kind not in CHIPS:
-    near = difflib.get_close_matches(kind, list(CHIPS), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(kind.lower(), list(CHIPS), n=1, cutoff=0.5)
     raise ValueError(
       f'--topology={name}: there is no chip {kind!r}; there are '
       f'{", ".join(CHIPS)}.'
