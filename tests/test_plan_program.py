@@ -270,3 +270,13 @@ def test_chips_of_two_devices_share_their_links(module):
   network = Network(chip, (4, 1, 1), ('data', 'fsdp'), (2, 4), places)
   group = [0, 1, 2, 3]
   assert network.bandwidth(group) == chip.ici_bandwidth / 2
+
+
+def test_products_of_float32_are_found(module):
+  assert hlo.float32_products(module, least=1) == []
+  text = golden_hlo.PROGRAM.replace('bf16[64,512]', 'f32[64,512]')
+  assert hlo.float32_products(hlo.parse(text), least=1) == []
+  text = text.replace('bf16[512,512]', 'f32[512,512]')
+  found = hlo.float32_products(hlo.parse(text), least=64 * 512)
+  assert found == ['convolution.1: f32[64,512] x f32[512,512]']
+  assert hlo.float32_products(hlo.parse(text), least=64 * 512 + 1) == []

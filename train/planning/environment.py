@@ -2,7 +2,7 @@
 
 import os
 
-_VARIABLES = {
+VARIABLES = {
   # The process computes nothing: TPUs of this machine stay free for others.
   'JAX_PLATFORMS': 'cpu',
   # No question to the metadata server of a cloud machine.
@@ -20,4 +20,4 @@ _VARIABLES = {
 
 def set_up_environment() -> None:
   """Sets them; call it before anything imports JAX."""
-  os.environ |= _VARIABLES
+  os.environ |= VARIABLES

@@ -186,6 +186,24 @@ def shapes_in(text: str) -> tuple[Shape, ...]:
   )
 
 
+def float32_products(module: Module, least: int) -> list[str]:
+  """Matrix products of two float32 arrays with at least so many values each.
+
+  They are several times slower than those of bfloat16; in a step that computes
+  in bfloat16, one is a mistake.
+  """
+  found = []
+  for body in module.computations.values():
+    by_name = {i.name: i for i in body}
+    for product in body:
+      if product.opcode not in ('convolution', 'dot'):
+        continue
+      factors = [by_name[name].shapes[0] for name in product.operands[:2]]
+      if all(f.dtype == 'f32' and math.prod(f.dims) >= least for f in factors):
+        found.append(f'{product.name}: {factors[0]} x {factors[1]}')
+  return found
+
+
 def trip_count(module: Module, loop: Instruction, around: Computation) -> int:
   """How often the body of a `while` runs.
 
