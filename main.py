@@ -84,14 +84,8 @@ _JSON = flags.DEFINE_bool('json', False, 'documents, plan: print JSON.')
 _TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'plan: the machine, such as v5p:4x4x4 or h100:8x8.'
 )
-_SLICES = flags.DEFINE_integer(
-  'slices', 1, 'plan: TPU slices of that topology.'
-)
 _SEARCH = flags.DEFINE_bool(
   'search', False, 'plan: find the mesh, remat policy and microbatch.'
-)
-_SEARCH_COMPILE = flags.DEFINE_integer(
-  'search_compile', 3, 'plan: compile this many of the likeliest at most.'
 )
 
 
@@ -229,21 +223,15 @@ def plan() -> None:
   from train.config import train_config
   from train.planning.command import plan_run
 
-  if _TOPOLOGY.value is None:
-    raise UsageError(
-      'Give the machine to plan for: --topology=v5p:4x4x4, or GPUs as '
-      'HOSTSxGPUS: --topology=h100:8x8'
-    )
   config = _config()
   print(
     plan_run(
       train_config(config),
       topology=_TOPOLOGY.value,
-      slices=_SLICES.value,
       prices=dict(config.planning.prices),
       cache=config.runtime.compilation_cache,
       augmented=bool(augmentation_config(config).active),
-      search_compile=_SEARCH_COMPILE.value if _SEARCH.value else None,
+      searched=config.planning.searched if _SEARCH.value else None,
       workdir=_workdir() if _WORKDIR.value else None,
       as_json=_JSON.value,
     )

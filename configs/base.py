@@ -332,6 +332,8 @@ def _runtime() -> ConfigDict:
 def _planning() -> ConfigDict:
   """What `plan` cannot know."""
   planning = ConfigDict()
+  # Of the layouts that --search finds, the likeliest this many are compiled.
+  planning.searched = 3
   # Price of a chip for an hour, in a currency of your choice; None: not known.
   # Those below are list prices on demand in the United States (Cloud TPU and
   # GPU price pages, 2025); yours will differ.

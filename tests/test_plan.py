@@ -183,11 +183,10 @@ def test_the_law_gives_the_loss_of_chinchilla():
 def test_text_and_json_tell_the_same(tmp_path):
   flags = {
     'topology': 'h100:2x8',
-    'slices': 1,
     'prices': {'h100': 3.0},
     'cache': None,
     'augmented': False,
-    'search_compile': None,
+    'searched': None,
   }
   config = large(steps=10_000)
   found = json.loads(

@@ -24,7 +24,7 @@ def test_a_name_says_chip_and_shape(name, chip, shape, devices):
   found = topologies.parse(name)
   assert (found.chip.name, found.shape, found.devices) == (chip, shape, devices)
   assert str(found) == name
-  assert topologies.parse(name, slices=3).devices == 3 * devices
+  assert found.devices == found.chips * found.chip.devices
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_an_unknown_machine_is_told_which_there_are(name, message):
 
 
 def test_slices_are_those_of_the_mesh():
-  two = topologies.parse('v5e:2x2', slices=2)
-  topologies.check_slices(two, (1, 2, 1, 1, 1, 1))
-  with pytest.raises(ValueError, match=r'multiplies to 1.*mesh\.dcn\.data=2'):
-    topologies.check_slices(two, (1, 1, 1, 1, 1, 1))
-  with pytest.raises(ValueError, match='--slices is 0'):
-    topologies.parse('v5e:2x2', slices=0)
+  two = topologies.parse('v5e:2x2', (1, 2, 1, 1, 1, 1))
+  assert (two.chips, str(two)) == (8, '2 x v5e:2x2')
+  # The name of GPUs counts all of them.
+  assert topologies.parse('h100:2x8', (1, 2, 1, 1, 1, 1)).chips == 16
+  with pytest.raises(ValueError, match=r'mesh\.dcn is \(1, -1\)'):
+    topologies.parse('v5e:2x2', (1, -1))
 
 
 def test_without_a_compiler_it_says_what_to_install(monkeypatch):

@@ -22,12 +22,11 @@ _LISTED = 20
 def plan_run(
   config: TrainConfig,
   *,
-  topology: str,
-  slices: int,
+  topology: str | None,
   prices: Mapping[str, float | None],
   cache: str | None,
   augmented: bool,
-  search_compile: int | None,
+  searched: int | None,
   workdir: epath.Path | None,
   as_json: bool,
 ) -> str:
@@ -35,31 +34,35 @@ def plan_run(
 
   Args:
     config: the run.
-    topology: name of the machine.
-    slices: TPU slices of it.
+    topology: name of the machine, or of one of its slices (mesh.dcn).
     prices: of a chip for an hour, by chip.
     cache: folder of compiled programs; None: none is kept.
     augmented: whether batches are augmented.
-    search_compile: how many layouts to compile; None: plan the config's own.
+    searched: how many layouts to compile; None: plan the config's own.
     workdir: where to leave plan.json; None: nowhere.
     as_json: return JSON in place of text.
 
   Raises:
     ValueError: there is no such machine, or the run does not fit it.
   """
-  machine = topologies.parse(topology, slices)
+  if topology is None:
+    raise ValueError(
+      'Give the machine to plan for: --topology=v5p:4x4x4, or GPUs as '
+      'HOSTSxGPUS: --topology=h100:8x8'
+    )
+  machine = topologies.parse(topology, config.mesh.dcn)
   kept = Cache(None if cache is None else f'{cache}/plans')
   price = prices[machine.chip.name]
-  if search_compile is None:
+  if searched is None:
     plan = make_plan(
       config, machine, price=price, cache=kept, augmented=augmented
     )
     found: Any = plan_json(plan)
     text = as_text(plan)
   else:
-    if search_compile < 1:
+    if searched < 1:
       raise ValueError(
-        f'--search_compile is {search_compile}; it must be at least 1.'
+        f'planning.searched is {searched}; it must be at least 1.'
       )
     candidates = search(
       config,
@@ -67,7 +70,7 @@ def plan_run(
       price=price,
       cache=kept,
       augmented=augmented,
-      compiled=search_compile,
+      compiled=searched,
     )
     found, text = _search_json(candidates), search_text(candidates)
   if workdir is not None:

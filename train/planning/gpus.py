@@ -1,5 +1,7 @@
 """The plan of a run on GPUs: by the roofline, for nothing compiles for them."""
 
+from collections.abc import Mapping
+
 import jax
 
 from model.params import count
@@ -7,7 +9,7 @@ from train.config import TrainConfig
 from train.planning import memory, roofline
 from train.planning.budget import budget
 from train.planning.expected import expected_arrays, is_fused
-from train.planning.layout import lay_out
+from train.planning.layout import Layout, lay_out
 from train.planning.plan import ARRAYS, Plan
 from train.planning.speed import Traffic, speed_of
 from train.planning.topologies import Topology
@@ -29,20 +31,7 @@ def plan_gpus(
   layout = lay_out(config, topology.devices)
   speeds = roofline.gpu_bandwidth(topology.chip, layout.mesh, topology.shape[1])
   found = roofline.estimate(layout, chip=topology.chip, bandwidth=speeds)
-  traffic = tuple(
-    Traffic(
-      kind='all',
-      axes=axis,
-      network='NVLink'
-      if speeds[axis] == topology.chip.ici_bandwidth
-      else 'network',
-      dtype='',
-      count=0,
-      bytes=int(seconds * speeds[axis]),
-      seconds=seconds,
-    )
-    for axis, seconds in found.collectives.items()
-  )
+  traffic = _traffic(found, topology, speeds)
   operations = roofline.product_operations(config)
   operations += roofline.attention_operations(config, is_fused(config.model))
   speed = speed_of(
@@ -55,26 +44,14 @@ def plan_gpus(
     traffic=traffic,
     flops={config.model.compute_dtype: int(operations)},
   )
-  recipe = layout.recipe
-  parameters = count(jax.eval_shape(recipe.init).params)
+  parameters = count(jax.eval_shape(layout.recipe.init).params)
   return Plan(
     topology=str(topology),
     chips=topology.chips,
     mesh=dict(layout.mesh),
     parameters=parameters,
     method='roofline',
-    memory=memory.Memory(
-      **layout.bytes,
-      batch=0,
-      temporaries=found.kept + found.working,
-      code=0,
-      host=0,
-      usable=found.usable,
-      arrays=(
-        *memory.state_arrays(recipe, layout.shardings, ARRAYS // 2),
-        *expected_arrays(config, layout.mesh),
-      ),
-    ),
+    memory=_memory(layout, found),
     refusal='',
     speed=speed,
     traffic=traffic,
@@ -89,4 +66,38 @@ def plan_gpus(
     options={},
     compile_seconds=0.0,
     cached=False,
+  )
+
+
+def _traffic(
+  found: roofline.Estimate, topology: Topology, speeds: Mapping[str, float]
+) -> tuple[Traffic, ...]:
+  return tuple(
+    Traffic(
+      kind='all',
+      axes=axis,
+      network='NVLink'
+      if speeds[axis] == topology.chip.ici_bandwidth
+      else 'network',
+      dtype='',
+      count=0,
+      bytes=int(seconds * speeds[axis]),
+      seconds=seconds,
+    )
+    for axis, seconds in found.collectives.items()
+  )
+
+
+def _memory(layout: Layout, found: roofline.Estimate) -> memory.Memory:
+  return memory.Memory(
+    **layout.bytes,
+    batch=0,
+    temporaries=found.kept + found.working,
+    code=0,
+    host=0,
+    usable=found.usable,
+    arrays=(
+      *memory.state_arrays(layout.recipe, layout.shardings, ARRAYS // 2),
+      *expected_arrays(layout.config, layout.mesh),
+    ),
   )

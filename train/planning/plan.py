@@ -84,7 +84,6 @@ def plan_tpus(
     ValueError: the run does not fit the mesh, or cannot be planned here.
   """
   assert topology.chip.is_tpu
-  topologies.check_slices(topology, config.mesh.dcn)
   setup = make_setup(config, topologies.devices(topology))
   program = compile_program(setup, cache, augmented=augmented)
   parameters = count(jax.eval_shape(setup.recipe.init).params)

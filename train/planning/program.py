@@ -6,10 +6,10 @@ import json
 import math
 import sys
 import time
+from importlib import metadata
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 
 from train.compiler_options import (
@@ -105,7 +105,8 @@ def compile_program(
       flush=True,
     )
   begin = time.perf_counter()
-  text, memory, refusal = '', {}, ''
+  text, refusal = '', ''
+  held: dict[str, int] = {}
   try:
     compiled = compile_lowered(lowered, setup.mesh)
   except CompilerOptionError:
@@ -116,11 +117,11 @@ def compile_program(
     refusal = str(error)
   else:
     statistics = compiled.memory_analysis()
-    memory = {name: getattr(statistics, name) for name in _STATISTICS}
+    held = {name: getattr(statistics, name) for name in _STATISTICS}
     text = compiled.as_text()
   made: dict[str, Any] = {
     'text': text,
-    'memory': memory,
+    'memory': held,
     'refusal': refusal,
     'compile_seconds': time.perf_counter() - begin,
   }
@@ -141,7 +142,7 @@ def _key(lowered: Any, setup: Setup) -> str:
     devices.shape,
     places,
     sorted(compiler_options(kind).items()),
-    (jax.__version__, jaxlib.__version__, libtpu_version()),
+    (jax.__version__, metadata.version('jaxlib'), libtpu_version()),
   )
   digest = hashlib.sha256(lowered.as_text().encode())
   digest.update(json.dumps(facts).encode())

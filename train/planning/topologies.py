@@ -52,14 +52,21 @@ class Topology:
     return name if self.slices == 1 else f'{self.slices} x {name}'
 
 
-def parse(name: str, slices: int = 1) -> Topology:
+def parse(name: str, dcn: Sequence[int] = ()) -> Topology:
   """Reads a name such as 'v5p:4x4x4' or 'h100:8x8'.
+
+  Args:
+    name: of a slice of TPUs, or of all hosts of GPUs.
+    dcn: slices along each mesh axis (mesh.dcn).
 
   Raises:
     ValueError: there is no such chip or slice; the message says which exist.
   """
-  if slices < 1:
-    raise ValueError(f'--slices is {slices}; it must be at least 1.')
+  if min(dcn, default=1) < 1:
+    raise ValueError(
+      f'mesh.dcn is {tuple(dcn)}: a plan needs the number of slices along each '
+      'axis. Set them to at least 1.'
+    )
   kind, _, shape = name.partition(':')
   if re.fullmatch(r'\w+-\d+', name) and kind.partition('-')[0] in CHIPS:
     raise ValueError(_accelerator_type(name))
@@ -79,7 +86,7 @@ def parse(name: str, slices: int = 1) -> Topology:
     )
   sizes = tuple(int(size) for size in shape.split('x'))
   _check_shape(name, chip, sizes)
-  return Topology(chip, sizes, slices)
+  return Topology(chip, sizes, math.prod(dcn) if chip.is_tpu else 1)
 
 
 def _check_shape(name: str, chip: Chip, sizes: tuple[int, ...]) -> None:
@@ -103,25 +110,6 @@ def _check_shape(name: str, chip: Chip, sizes: tuple[int, ...]) -> None:
     raise ValueError(
       f'--topology={name}: {chip.name} has no slice {text}; there are '
       f'{there_are}.'
-    )
-
-
-def check_slices(topology: Topology, dcn: Sequence[int]) -> None:
-  """Refuses a mesh for another number of slices than there are.
-
-  Args:
-    topology: the machine.
-    dcn: slices along each mesh axis (mesh.dcn).
-
-  Raises:
-    ValueError: their product is not the number of slices.
-  """
-  wanted = math.prod(dcn)
-  if wanted != topology.slices:
-    raise ValueError(
-      f'--slices is {topology.slices}, and mesh.dcn multiplies to {wanted}. '
-      f'Set --slices={wanted}, or one of mesh.dcn, such as '
-      f'--config.mesh.dcn.data={topology.slices}.'
     )
 
 
