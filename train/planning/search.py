@@ -163,6 +163,17 @@ def _divisors(number: int) -> list[int]:
   return [n for n in range(1, number + 1) if number % n == 0]
 
 
+def estimate_run(config: TrainConfig, topology: Topology) -> roofline.Estimate:
+  """A run by the roofline, of TPUs too.
+
+  Raises:
+    ValueError: the run does not fit the mesh.
+  """
+  estimator = _Estimator(config, topology)
+  layout, bandwidth = estimator.lay_out(config)
+  return roofline.estimate(layout, chip=topology.chip, bandwidth=bandwidth)
+
+
 class _Estimator:
   """Estimates variants of a run; what only the mesh decides, once a mesh."""
 
