@@ -16,14 +16,12 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from train.planning.environment import set_up_environment
+import jax
 
-set_up_environment()
-
-# The environment has to stand before JAX is imported.
 from train.config import TrainConfig, train_config
 from train.planning import topologies
 from train.planning.cache import Cache
+from train.planning.environment import set_up_environment
 from train.planning.make import make_plan
 from train.planning.search import estimate_run
 
@@ -94,9 +92,11 @@ def main() -> None:
   parser.add_argument('--compile', action='store_true')
   parser.add_argument('--only', default='')
   arguments = parser.parse_args()
-  print(
-    '| Model | Machine | Rows | Remat | Published | Predicted | Error | By |'
-  )
+  set_up_environment()
+  # JAX is imported, and has not looked for devices yet.
+  jax.config.update('jax_platforms', 'cpu')
+  heads = 'Model', 'Machine', 'Rows', 'Remat', 'Published', 'Predicted'
+  print('| ' + ' | '.join((*heads, 'Error', 'By')) + ' |')
   print('|---|---|---|---|---|---|---|---|')
   for row in ROWS:
     name = f'{row.config} {row.topology}'
