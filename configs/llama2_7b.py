@@ -12,7 +12,7 @@ billion in all (20 a parameter, Hoffmann et al. 2022).
 Not run yet. Checked by a test: the count of parameters.
 
 Plan (libtpu 0.0.42.1, splash attention): 14.9 GB of the 102.8 GB of a chip,
-2.7 s a step, 6,000 tokens/s a chip, MFU 56 %; 195 hours for the whole run.
+2.9 s a step, 5,700 tokens/s a chip, MFU 53 %; 205 hours for the whole run.
 """
 
 from ml_collections import ConfigDict

@@ -85,6 +85,9 @@ def test_axes_are_named_by_their_sizes():
   assert names((16, 4, 2048, 8192)) == 'layers batch length mlp'
   assert names((16, 128, 8192)) == 'layers embed/16 mlp'
   assert names((7, 1, 32_000)) == '- - vocab'
+  # 16 layers, 16 heads; length and width are 2048.
+  assert names((4, 16, 2048, 128)) == 'batch heads length head_dim'
+  assert names((8192, 2048)) == 'mlp embed'
 
 
 def test_layouts_that_do_not_fit_say_what_to_change():

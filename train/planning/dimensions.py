@@ -13,7 +13,8 @@ class Dimensions:
 
   A compiled program does not carry logical axes. An axis of an array gets the
   name of the logical axis with its size; where several have it, the first in
-  the order below that the array does not have yet.
+  the order below that the array does not have yet. Layers come first in an
+  array or not at all, and length behind the batch.
   """
 
   sizes: tuple[tuple[int, str], ...]
@@ -22,8 +23,14 @@ class Dimensions:
     """Logical axes of a shape, '-' for one that is none of them."""
     used: set[str] = set()
     names = []
-    for size in shape:
-      fitting = [name for known, name in self.sizes if known == size]
+    for index, size in enumerate(shape):
+      fitting = [
+        name
+        for known, name in self.sizes
+        if known == size
+        and (index == 0 or name != 'layers')
+        and ('batch' in used or not name.startswith('length'))
+      ]
       free = [name for name in fitting if name not in used] or fitting
       names.append(free[0] if free and size > 1 else '-')
       used.add(names[-1])
