@@ -31,10 +31,17 @@ class Dimensions:
         and (index == 0 or name != 'layers')
         and ('batch' in used or not name.startswith('length'))
       ]
+      # Activations are whole along the width, parameters are split.
+      activation = 'batch' in used
+      fitting.sort(key=lambda name: _is_part(name) == activation)
       free = [name for name in fitting if name not in used] or fitting
       names.append(free[0] if free and size > 1 else '-')
       used.add(names[-1])
     return ' '.join(names)
+
+
+def _is_part(name: str) -> bool:
+  return name.rpartition('/')[2].isdigit()
 
 
 def dimensions(
