@@ -9,17 +9,21 @@ import jax
 import pytest
 
 from model.config import REMATS
+from train.compiler_options import libtpu_version
 from train.config import train_config
+from train.planning import plan as plan_module
 from train.planning import report, roofline, search, topologies
 from train.planning.budget import budget, expected_loss
 from train.planning.cache import Cache
 from train.planning.command import plan_run, search_text
 from train.planning.dimensions import dimensions
+from train.planning.environment import VARIABLES
 from train.planning.expected import expected_arrays
 from train.planning.layout import lay_out
 from train.planning.make import make_plan
 from train.planning.memory import Memory, state_arrays
 from train.planning.plan import Plan, as_json
+from train.planning.program import Program
 
 NO_CACHE = Cache(None)
 LARGE = {
@@ -295,3 +299,35 @@ def test_a_plan_is_made_of_the_config_alone():
     )
 
   assert made(1) == made(2)
+
+
+def test_a_step_that_does_not_compile_is_planned_all_the_same(monkeypatch):
+  if libtpu_version() is None:
+    pytest.skip('libtpu is not installed: requirements/tpu.txt')
+  for name, value in VARIABLES.items():
+    monkeypatch.setenv(name, value)
+  refusal = (
+    'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
+    'for HLO temporaries (20.5G) exceeds available HBM (15.75G).'
+  )
+  program = Program(
+    text='',
+    memory={},
+    refusal=refusal,
+    flops={},
+    compile_seconds=1,
+    cached=False,
+  )
+  monkeypatch.setattr(
+    plan_module, 'compile_program', lambda setup, cache, augmented: program
+  )
+  plan = make_plan(
+    large(), topologies.parse('v5e:2x4'), price=None, cache=NO_CACHE
+  )
+  assert (plan.mesh['fsdp'], plan.chips, plan.speed) == (8, 8, None)
+  assert plan.memory.temporaries == int(20.5 * 2**30)
+  assert not plan.memory.fits
+  whats = ' '.join(a.what for a in plan.memory.arrays)
+  assert "(model.remat = 'full')" in whats
+  assert 'optimizer: ' in whats
+  assert 'Ran out' not in report.as_text(plan)
