@@ -11,6 +11,7 @@ Commands:
   report    write the workdir's report.html anew
   documents which documents a step was trained on
   verify    compare every mesh with one device, on emulated devices
+  plan      memory, speed and cost of a run on a machine that need not be here
 
 Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
@@ -82,7 +83,13 @@ _STEP = flags.DEFINE_integer(
 _ROW = flags.DEFINE_integer(
   'row', None, 'documents: only this row of the batch.'
 )
-_JSON = flags.DEFINE_bool('json', False, 'documents: print JSON lines.')
+_JSON = flags.DEFINE_bool('json', False, 'documents, plan: print JSON.')
+_TOPOLOGY = flags.DEFINE_string(
+  'topology', None, 'plan: the machine, such as v5p:4x4x4 or h100:8x8.'
+)
+_SEARCH = flags.DEFINE_bool(
+  'search', False, 'plan: find the mesh, remat policy and microbatch.'
+)
 
 
 class UsageError(Exception):
@@ -221,22 +228,34 @@ def verify() -> None:
   jax.config.update('jax_platforms', 'cpu')
   if not os.environ.get('JAX_NUM_CPU_DEVICES'):
     jax.config.update('jax_num_cpu_devices', 8)
-  from train.verify import HEADER, TOLERANCE, line
-  from train.verify import verify as results
+  from train.verify import verify_and_print
 
-  print(f'Relative errors; up to {TOLERANCE:g} is rounding.\n{HEADER}')
-  found = []
-  for result in results(to_dict(_config()), jax.devices()):
-    found.append(result)
-    print(line(result), flush=True)
-  wrong = sum(not result.ok for result in found)
-  refused = sum(bool(result.refused) for result in found)
-  print(
-    f'{len(found) - wrong - refused} meshes agree with one device, {refused} '
-    f'do not fit the model, {wrong} are wrong.'
-  )
-  if wrong:
+  if not verify_and_print(to_dict(_config()), jax.devices()):
     sys.exit(1)
+
+
+def plan() -> None:
+  """Prints what a run needs and costs on a machine that need not be here."""
+  from train.planning.environment import set_up_environment
+
+  set_up_environment()
+  from input_pipeline.augmentation.config import augmentation_config
+  from train.config import train_config
+  from train.planning.command import plan_run
+
+  config = _config()
+  print(
+    plan_run(
+      train_config(config),
+      topology=_TOPOLOGY.value,
+      prices=dict(config.planning.prices),
+      cache=config.runtime.compilation_cache,
+      augmented=bool(augmentation_config(config).active),
+      searched=config.planning.searched if _SEARCH.value else None,
+      workdir=_workdir() if _WORKDIR.value else None,
+      as_json=_JSON.value,
+    )
+  )
 
 
 COMMANDS: dict[str, Callable[[], None]] = {
@@ -247,6 +266,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
   'report': report,
   'documents': documents,
   'verify': verify,
+  'plan': plan,
 }
 
 
@@ -257,9 +277,9 @@ def main(argv: Sequence[str]) -> None:
   joined = False
   try:
     command = _command(argv)
-    if command not in (report, documents, verify):
+    if command not in (report, documents, verify, plan):
       joined = _join_cluster()
-    if command not in (prepare, report, documents):
+    if command not in (prepare, report, documents, verify, plan):
       _set_up_jax()
     command()
   except (UsageError, ValueError) as error:

@@ -67,7 +67,7 @@ def temporary_bytes(config: ModelConfig, mesh: Mesh) -> int:
 
   def gradients(q, k, v, gradient, places):
     attend = make_attend(config, places)
-    out, pullback = jax.vjp(lambda *x: attend(*x, None), q, k, v)
+    out, pullback = jax.vjp(lambda q, k, v: attend(q, k, v, None), q, k, v)
     return out, pullback(gradient)
 
   places = Places(*(array(1, T, dtype=jnp.int32),) * 2)

@@ -23,11 +23,15 @@ NAMES = sorted(
   for path in CONFIGS.glob('*.py')
   if 'def get_config(' in path.read_text()
 )
-# Published sizes: GPT-2 with 47 padding rows of 768; Llama 3.2 1B.
+# Published sizes: GPT-2 with 47 padding rows of 768; Llama 2 and 3.
 PARAMETERS = {
   'gpt2_124m': 124_439_808 + 47 * 768,
   'llama_1b': 1_235_814_400,
   'mixtral_8x7b': 46_702_792_704,
+  'llama2_7b': 6_738_415_616,
+  'llama3_8b': 8_030_261_248,
+  'llama3_70b': 70_553_706_496,
+  'llama3_405b': 405_853_388_800,
 }
 
 

@@ -50,6 +50,8 @@ def fails(*arguments: str) -> str:
     (['--confg=x'], "Unknown command line flag 'confg'"),
     (['trian', CONFIG], "'trian' is no command"),
     (['train'], 'Give a configuration'),
+    (['plan', CONFIG], 'Give the machine to plan for: --topology=v5p:4x4x4'),
+    (['plan', CONFIG, '--topology=v5p:4x4x5'], 'v5p has no slice 4x4x5'),
   ],
 )
 def test_a_mistake_is_one_line(arguments, message, tmp_path):

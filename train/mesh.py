@@ -8,7 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 
 from model.axes import AxisRules, partition_spec
 from model.params import Params
@@ -114,7 +120,7 @@ def _grid(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
 
 
 def parameter_shardings(
-  mesh: Mesh, axes: Params, shapes: Params, rules: AxisRules
+  mesh: Mesh | AbstractMesh, axes: Params, shapes: Params, rules: AxisRules
 ) -> Params:
   """Sharding of each parameter from its logical axes.
 
@@ -175,7 +181,9 @@ def split_further(
   return NamedSharding(mesh, PartitionSpec(*(e or None for e in entries)))
 
 
-def shardings_like(tree: Any, params: Params, shardings: Params, mesh: Mesh):
+def shardings_like(
+  tree: Any, params: Params, shardings: Params, mesh: Mesh | AbstractMesh
+):
   """Shards every array of a tree that mirrors a parameter like that parameter.
 
   An optimizer's state holds trees shaped like the parameters. A leaf whose
@@ -209,7 +217,7 @@ def shardings_like(tree: Any, params: Params, shardings: Params, mesh: Mesh):
 
 
 def batch_sharding(
-  mesh: Mesh, rules: AxisRules, *, batch_size: int, field: str
+  mesh: Mesh | AbstractMesh, rules: AxisRules, *, batch_size: int, field: str
 ) -> NamedSharding:
   """Sharding of rows_BR: whole rows, split over the batch axes.
 
@@ -236,7 +244,9 @@ def batch_sharding(
   return NamedSharding(mesh, partition_spec(('batch', None), rules))
 
 
-def check_length(mesh: Mesh, rules: AxisRules, sequence_length: int) -> None:
+def check_length(
+  mesh: Mesh | AbstractMesh, rules: AxisRules, sequence_length: int
+) -> None:
   """Refuses a mesh that cannot split the positions of a row evenly.
 
   Raises:

@@ -1,7 +1,8 @@
 """All that a run needs beside its data and its weights, checked."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,28 @@ from train.config import TrainConfig
 from train.mesh import batch_sharding, check_length, make_mesh
 from train.rows import Marks
 from train.state import Recipe, TrainState, make_recipe, state_shardings
-from train.step import compile_step, jit_eval_step, jit_train_step
+from train.step import (
+  compile_lowered,
+  compile_step,
+  jit_eval_step,
+  jit_train_step,
+  lower,
+)
 
 if TYPE_CHECKING:
-  from input_pipeline.store import Manifest, Rows
+  from input_pipeline.store import Manifest
+
+
+class Rows(Protocol):
+  """What a step needs to know of the rows that it is compiled for."""
+
+  @property
+  def row_length(self) -> int:
+    """Tokens of a row."""
+
+  @property
+  def dtype(self) -> Any:
+    """Type of a token."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,15 +53,21 @@ class Setup:
   evaluation_sharding: NamedSharding
 
 
-def make_setup(config: TrainConfig) -> Setup:
+def make_setup(
+  config: TrainConfig, devices: Sequence[Any] | None = None
+) -> Setup:
   """Lays a model and its batches out on the devices.
+
+  Args:
+    config: the run.
+    devices: those to use, attached or of a topology to plan for; None: all.
 
   Raises:
     ValueError: the batch, its rows or a parameter do not fit the mesh, or the
       kernel of attention does not support the model; the message names the
       field to change.
   """
-  mesh, rules = make_mesh(config.mesh), config.mesh.rules
+  mesh, rules = make_mesh(config.mesh, devices), config.mesh.rules
   check_length(mesh, rules, config.sequence_length)
   config, attention = with_attention(config, mesh)
   slices = config.accumulation_steps
@@ -115,7 +140,7 @@ def compile_train_step(
   setup: Setup,
   marks: Marks,
   state: TrainState,
-  rows: 'Rows',
+  rows: Rows,
   *,
   augmented: bool = False,
 ) -> Any:
@@ -128,17 +153,28 @@ def compile_train_step(
     rows: of the training split; only their length and dtype matter.
     augmented: whether the batches are (train/rows.py).
   """
+  traced = trace_train_step(setup, marks, state, rows, augmented=augmented)
+  return compile_lowered(lower(traced, setup.mesh), setup.mesh)
+
+
+def trace_train_step(
+  setup: Setup,
+  marks: Marks,
+  state: TrainState,
+  rows: Rows,
+  *,
+  augmented: bool = False,
+) -> Any:
+  """Traces the training step that `compile_train_step` compiles."""
   sharding = setup.batch_sharding
-  return compile_step(
-    jit_train_step(setup.recipe, marks, setup.shardings, sharding),
-    setup.mesh,
-    state,
-    _batch(rows, setup.config.batch_size, sharding, augmented),
-  )
+  jitted = jit_train_step(setup.recipe, marks, setup.shardings, sharding)
+  batch = _batch(rows, setup.config.batch_size, sharding, augmented)
+  with jax.set_mesh(setup.mesh):
+    return jitted.trace(state, batch)
 
 
 def compile_eval_step(
-  setup: Setup, marks: Marks, params: Params, rows: 'Rows'
+  setup: Setup, marks: Marks, params: Params, rows: Rows
 ) -> Any:
   """Compiles the evaluation step for batches of these rows.
 
@@ -158,7 +194,7 @@ def compile_eval_step(
 
 
 def _batch(
-  rows: 'Rows', size: int, sharding: NamedSharding, augmented: bool
+  rows: Rows, size: int, sharding: NamedSharding, augmented: bool
 ) -> Any:
   """What stands for a `train.rows.Batch`: shapes, types and sharding."""
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from model.params import Params, abstract, metadata, split
 from model.transformer import Transformer
@@ -83,7 +83,7 @@ def dropout_key(seed: int, step: jax.Array) -> jax.Array:
   return jax.random.fold_in(random_key(seed, _DROPOUT), step)
 
 
-def state_shardings(recipe: Recipe, mesh: Mesh) -> Any:
+def state_shardings(recipe: Recipe, mesh: Mesh | AbstractMesh) -> Any:
   """Where each array of the state lies: a TrainState of NamedShardings."""
   state = jax.eval_shape(recipe.init)
   params = parameter_shardings(

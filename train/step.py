@@ -18,6 +18,7 @@ from model.context import reorder
 from model.loss import cross_entropy
 from model.moe import rebalance
 from model.params import Params, merge
+from train.compiler_options import compiler_options, refused_option
 from train.rows import Batch, Marks, unpack_rows
 from train.state import Recipe, TrainState, dropout_key
 
@@ -269,4 +270,29 @@ def jit_eval_step(
 def compile_step(jitted: Any, mesh: Mesh, *arguments: Any) -> Any:
   """Compiles a jitted step for the shapes and shardings of its arguments."""
   with jax.set_mesh(mesh):
-    return jitted.lower(*arguments).compile()
+    traced = jitted.trace(*arguments)
+  return compile_lowered(lower(traced, mesh), mesh)
+
+
+def lower(traced: Any, mesh: Mesh) -> Any:
+  """The program that the compiler is given; kernels ask the mesh for chips."""
+  with jax.set_mesh(mesh):
+    return traced.lower()
+
+
+def compile_lowered(lowered: Any, mesh: Mesh) -> Any:
+  """Compiles a lowered step with the options of the mesh's chips.
+
+  Raises:
+    CompilerOptionError: the installed compiler refuses one of them.
+  """
+  kind = mesh.devices.flat[0].device_kind
+  options = compiler_options(kind)
+  try:
+    with jax.set_mesh(mesh):
+      return lowered.compile(compiler_options=options or None)
+  except jax.errors.JaxRuntimeError as error:
+    refused = refused_option(error, options, kind)
+    if refused is None:
+      raise
+    raise refused from error

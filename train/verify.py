@@ -211,11 +211,11 @@ def _compare(name: str, found, one) -> Result:
   return Result(name, abs(loss[0] / loss[1] - 1), worst, parameter)
 
 
-HEADER = f'{"mesh":44}  {"loss":>8}  {"gradient":>8}  worst parameter'
+_HEADER = f'{"mesh":44}  {"loss":>8}  {"gradient":>8}  worst parameter'
 
 
 def line(result: Result) -> str:
-  """One mesh's line of the table, whose columns are those of HEADER."""
+  """One mesh's line of the table, whose columns are those of _HEADER."""
   if result.refused:
     return f'{result.mesh:44}  refused: {result.refused}'
   return (
@@ -223,3 +223,19 @@ def line(result: Result) -> str:
     f'{result.gradient_error:8.1e}  {result.parameter}'
     + ('' if result.ok else '  WRONG')
   )
+
+
+def verify_and_print(config: Mapping[str, Any], devices: Sequence[Any]) -> bool:
+  """Prints the table of `verify` as it grows; True if no mesh is wrong."""
+  print(f'Relative errors; up to {TOLERANCE:g} is rounding.\n{_HEADER}')
+  found = []
+  for result in verify(config, devices):
+    found.append(result)
+    print(line(result), flush=True)
+  wrong = sum(not result.ok for result in found)
+  refused = sum(bool(result.refused) for result in found)
+  print(
+    f'{len(found) - wrong - refused} meshes agree with one device, {refused} '
+    f'do not fit the model, {wrong} are wrong.'
+  )
+  return not wrong

@@ -1,0 +1,333 @@
+"""Plans without a compiler: memory, the roofline, the run, words and JSON."""
+
+import dataclasses
+import json
+import math
+
+import cases
+import jax
+import pytest
+
+from model.config import REMATS
+from train.compiler_options import libtpu_version
+from train.config import train_config
+from train.planning import plan as plan_module
+from train.planning import report, roofline, search, topologies
+from train.planning.budget import budget, expected_loss
+from train.planning.cache import Cache
+from train.planning.command import plan_run, search_text
+from train.planning.dimensions import dimensions
+from train.planning.environment import VARIABLES
+from train.planning.expected import expected_arrays
+from train.planning.layout import lay_out
+from train.planning.make import make_plan
+from train.planning.memory import Memory, state_arrays
+from train.planning.plan import Plan, as_json
+from train.planning.program import Program
+
+NO_CACHE = Cache(None)
+LARGE = {
+  'batch_size': 64,
+  'sequence_length': 2048,
+  'loss.chunk': 256,
+  'model.compute_dtype': 'bfloat16',
+  'model.vocab_size': 32_000,
+  'model.embed_dim': 2048,
+  'model.num_layers': 16,
+  'model.num_heads': 16,
+  'model.num_kv_heads': 16,
+  'model.mlp_dim': 8192,
+  'model.remat': 'full',
+  'model.tie_embeddings': False,
+  'mesh.fsdp': -1,
+}
+
+
+def large(**overrides):
+  return cases.tiny_train_config(**LARGE | overrides)
+
+
+def gpu_plan(name: str = 'h100:2x8', price: float | None = 2.0, **overrides):
+  return make_plan(
+    large(**overrides), topologies.parse(name), price=price, cache=NO_CACHE
+  )
+
+
+def test_the_state_of_a_device_is_its_share():
+  layout = lay_out(large(), 16)
+  whole = lay_out(large(**{'mesh.data': -1, 'mesh.fsdp': 1}), 16)
+  parameters = sum(
+    math.prod(leaf.shape)
+    for leaf in jax.tree.leaves(jax.eval_shape(layout.recipe.init).params)
+  )
+  assert whole.bytes['parameters'] == 4 * parameters
+  # All but the norms, which are small, are split.
+  share = 4 * parameters / 16
+  assert share <= layout.bytes['parameters'] < 1.002 * share
+  # AdamW: two moments, and counters.
+  surplus = whole.bytes['optimizer'] - 8 * parameters
+  assert 0 <= surplus < 64
+  assert layout.bytes['average'] == 0
+
+
+def test_the_largest_arrays_of_the_state_have_logical_axes():
+  layout = lay_out(large(), 16)
+  found = state_arrays(layout.recipe, layout.shardings, 40)
+  (up,) = [a for a in found if a.what == 'blocks.mlp.up.weight']
+  assert up.axes == 'layers embed mlp'
+  assert up.bytes == 4 * 16 * 2048 // 16 * 8192
+  moments = [a for a in found if a.what.startswith('optimizer: ')]
+  assert {a.axes for a in moments} >= {'layers embed mlp', 'vocab embed'}
+  assert [a.bytes for a in found] == sorted(
+    (a.bytes for a in found), reverse=True
+  )
+
+
+def test_axes_are_named_by_their_sizes():
+  config = large()
+  names = dimensions(config, lay_out(config, 16).mesh).names
+  assert names((16, 4, 2048, 8192)) == 'layers batch length mlp'
+  assert names((16, 128, 8192)) == 'layers embed/16 mlp'
+  assert names((7, 1, 32_000)) == '- - vocab'
+  # 16 layers, 16 heads; length and width are 2048.
+  assert names((4, 16, 2048, 128)) == 'batch heads length head_dim'
+  assert names((8192, 2048)) == 'mlp embed'
+
+
+def test_layouts_that_do_not_fit_say_what_to_change():
+  with pytest.raises(ValueError, match='batch_size = 63 rows'):
+    lay_out(large(batch_size=63), 16)
+  with pytest.raises(ValueError, match=r'mesh\.data'):
+    lay_out(large(**{'mesh.fsdp': 3}), 16)
+
+
+def test_the_roofline_adds_up():
+  plan = gpu_plan()
+  speed = plan.speed
+  assert speed is not None
+  parts = speed.products + speed.kernels + speed.elementwise
+  assert speed.step == pytest.approx(parts + sum(speed.exposed.values()))
+  tokens = 64 * 2048
+  assert speed.tokens_a_second == pytest.approx(tokens / speed.step / 16)
+  assert speed.mfu == pytest.approx(
+    speed.model_flops / speed.step / (16 * 989e12)
+  )
+  # Products at the stated efficiency, and nothing faster than the peak.
+  assert speed.products == pytest.approx(
+    roofline.product_operations(large()) / (16 * 989e12 * 0.75)
+  )
+  assert 0.05 < speed.mfu < 0.75
+
+
+def test_the_fsdp_axis_gathers_twice_and_scatters_once():
+  (row,) = gpu_plan().traffic
+  assert (row.axes, row.network) == ('fsdp', 'network')
+  layout = lay_out(large(), 16)
+  values = layout.bytes['parameters'] / 4 * 16
+  assert row.bytes == pytest.approx(values * (2 + 2 + 4) * 15 / 16, rel=1e-6)
+  (inside,) = gpu_plan('h100:1x8', batch_size=64).traffic
+  assert inside.network == 'NVLink'
+
+
+@pytest.mark.parametrize('remat', REMATS)
+def test_less_is_computed_where_more_is_kept(remat):
+  full = gpu_plan()
+  other = gpu_plan(**{'model.remat': remat})
+  assert full.speed is not None
+  assert other.speed is not None
+  assert full.memory.needed is not None
+  assert other.memory.needed is not None
+  assert other.speed.products <= full.speed.products
+  assert other.memory.needed >= full.memory.needed
+
+
+def test_a_faster_chip_and_slices_of_the_batch():
+  def step(**overrides):
+    plan = gpu_plan(**overrides)
+    assert plan.speed is not None
+    return plan.speed.step, plan.memory.needed
+
+  base, memory = step()
+  assert step(name='b200:2x8')[0] < step(name='h200:2x8')[0] < base
+  assert step(name='a100:2x8')[0] > base
+  sliced, less = step(accumulation_steps=4)
+  assert less < memory
+  assert sliced == pytest.approx(base, rel=0.05)
+
+
+def test_stages_are_not_estimated():
+  with pytest.raises(ValueError, match=r'mesh\.stage is 2'):
+    gpu_plan(**{'mesh.stage': 2})
+
+
+def test_hosts_share_their_adapters():
+  chip = topologies.parse('h100:2x8').chip
+  speeds = roofline.gpu_bandwidth(chip, {'data': 2, 'fsdp': 8}, 8)
+  assert speeds == {'data': 50e9, 'fsdp': 450e9}
+  # A ring over both hosts leaves each through eight adapters.
+  assert roofline.gpu_bandwidth(chip, {'fsdp': 16}, 8) == {'fsdp': 400e9}
+
+
+def test_the_run_takes_steps_hours_and_money():
+  config = large(steps=1000)
+  run = budget(config, parameters=10**9, step_seconds=3.6, chips=16, price=2.5)
+  assert (run.steps, run.tokens) == (1000, 1000 * 64 * 2048)
+  assert (run.hours, run.chip_hours, run.cost) == (1.0, 16.0, 40.0)
+  free = budget(
+    config, parameters=10**9, step_seconds=3.6, chips=16, price=None
+  )
+  assert free.cost is None
+
+
+def test_the_law_gives_the_loss_of_chinchilla():
+  # 70 billion parameters, 1.4e12 tokens, with the constants of the paper that
+  # replicated it: 1.8172 + 482.01 / 70e9^0.3478 + 2085.43 / 1.4e12^0.3658.
+  assert expected_loss(70e9, 1.4e12) == pytest.approx(1.9739, abs=1e-4)
+  assert expected_loss(1e6, 1e12) is None
+  assert expected_loss(1e9, 1e6) is None
+
+
+def test_text_and_json_tell_the_same(tmp_path):
+  flags = {
+    'topology': 'h100:2x8',
+    'prices': {'h100': 3.0},
+    'cache': None,
+    'augmented': False,
+    'searched': None,
+  }
+  config = large(steps=10_000)
+  found = json.loads(
+    plan_run(config, **flags, workdir=tmp_path / 'run', as_json=True)
+  )
+  assert json.loads((tmp_path / 'run/plan.json').read_text()) == found
+  text = plan_run(config, **flags, workdir=None, as_json=False)
+  for part in (
+    'h100:2x8, 16 chips; mesh: fsdp 16',
+    report.gib(found['memory']['needed']),
+    f'{found["speed"]["tokens_a_second"]:,.0f} tokens/s a chip',
+    f'MFU {found["speed"]["mfu"]:.1%}',
+    f'binds: {found["speed"]["binds"]}',
+    '10,000 steps, 1,310,720,000 tokens',
+    f'{found["budget"]["cost"]:,.0f} at 3 a chip-hour',
+    'Besiroglu',
+    '(layers embed mlp)',
+  ):
+    assert part in text, part
+  assert found['memory']['fits'] is True
+
+
+def test_a_refusal_is_in_words_with_the_arrays():
+  config = large(**{'model.remat': 'none'})
+  plan = gpu_plan(**{'model.remat': 'none'})
+  gib = 2**30
+  memory = Memory(
+    parameters=gib,
+    optimizer=2 * gib,
+    average=0,
+    batch=0,
+    temporaries=71 * gib,
+    code=0,
+    host=0,
+    usable=16 * gib,
+    arrays=tuple(expected_arrays(config, plan.mesh)),
+  )
+  refused = dataclasses.replace(
+    plan,
+    method='compiled',
+    memory=memory,
+    refusal='RESOURCE_EXHAUSTED: Ran out of memory\n at 0x7f',
+    speed=None,
+    traffic=(),
+    budget=None,
+  )
+  text = report.as_text(refused)
+  assert 'beside the state of 3.00 GiB it needs 71.00 GiB' in text
+  assert "model.remat = 'none'" in text
+  assert '58.00 GiB too much' in text
+  assert 'accumulation_steps' in text
+  assert 'RESOURCE_EXHAUSTED' not in text
+  assert as_json(refused)['memory']['fits'] is False
+
+
+def test_the_search_ranks_what_fits_and_tells_why_others_do_not():
+  config = large(batch_size=512)
+  machine = topologies.parse('a100:1x8')
+  found = search.search(
+    config, machine, price=None, cache=NO_CACHE, augmented=False, compiled=3
+  )
+  planned = [c.plan for c in found if c.plan is not None]
+  assert len(planned) >= 3
+  steps = [p.speed.step for p in planned if p.memory.fits and p.speed]
+  assert steps == sorted(steps)
+  assert steps
+  for candidate in found:
+    assert math.prod(candidate.config.mesh.sizes) == 8
+  failed = [c.why_not for c in found if c.why_not]
+  assert any('most of it for activations kept' in why for why in failed)
+  text = search_text(found)
+  assert text.startswith('Best: --config.mesh.data=')
+  assert 'Out of the question' in text
+
+
+def test_a_search_needs_mesh_axes_that_divide():
+  config = large(**{'mesh.context': 3, 'mesh.fsdp': 1})
+  with pytest.raises(ValueError, match='take 3 of 8 devices'):
+    list(search.variants(config, 8))
+
+
+def test_the_cache_keeps_and_survives_a_broken_file(tmp_path):
+  cache = Cache(str(tmp_path / 'kept'))
+  assert cache.read('a') is None
+  cache.write('a', {'text': 'é', 'n': 1})
+  assert cache.read('a') == {'text': 'é', 'n': 1}
+  (file,) = (tmp_path / 'kept').iterdir()
+  file.write_bytes(file.read_bytes()[:-5])
+  assert cache.read('a') is None
+  NO_CACHE.write('a', {})
+  assert NO_CACHE.read('a') is None
+
+
+def test_a_plan_is_made_of_the_config_alone():
+  # Two configurations that differ in what the plan does not depend on.
+  def made(seed: int) -> Plan:
+    values = cases.tiny_config(**LARGE, seed=seed)
+    return make_plan(
+      train_config(values),
+      topologies.parse('h200:1x8'),
+      price=None,
+      cache=NO_CACHE,
+    )
+
+  assert made(1) == made(2)
+
+
+def test_a_step_that_does_not_compile_is_planned_all_the_same(monkeypatch):
+  if libtpu_version() is None:
+    pytest.skip('libtpu is not installed: requirements/tpu.txt')
+  for name, value in VARIABLES.items():
+    monkeypatch.setenv(name, value)
+  refusal = (
+    'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
+    'for HLO temporaries (20.5G) exceeds available HBM (15.75G).'
+  )
+  program = Program(
+    text='',
+    memory={},
+    refusal=refusal,
+    flops={},
+    compile_seconds=1,
+    cached=False,
+  )
+  monkeypatch.setattr(
+    plan_module, 'compile_program', lambda setup, cache, augmented: program
+  )
+  plan = make_plan(
+    large(), topologies.parse('v5e:2x4'), price=None, cache=NO_CACHE
+  )
+  assert (plan.mesh['fsdp'], plan.chips, plan.speed) == (8, 8, None)
+  assert plan.memory.temporaries == int(20.5 * 2**30)
+  assert not plan.memory.fits
+  whats = ' '.join(a.what for a in plan.memory.arrays)
+  assert "(model.remat = 'full')" in whats
+  assert 'optimizer: ' in whats
+  assert 'Ran out' not in report.as_text(plan)

@@ -1,0 +1,103 @@
+"""The plan of a run on GPUs: by the roofline, for nothing compiles for them."""
+
+from collections.abc import Mapping
+
+import jax
+
+from model.params import count
+from train.config import TrainConfig
+from train.planning import memory, roofline
+from train.planning.budget import budget
+from train.planning.expected import expected_arrays, is_fused
+from train.planning.layout import Layout, lay_out
+from train.planning.plan import ARRAYS, Plan
+from train.planning.speed import Traffic, speed_of
+from train.planning.topologies import Topology
+
+
+def plan_gpus(
+  config: TrainConfig, topology: Topology, price: float | None
+) -> Plan:
+  """Plans a run on GPUs.
+
+  Args:
+    config: the run.
+    topology: hosts and GPUs of each.
+    price: of a GPU for an hour, or None.
+
+  Raises:
+    ValueError: the run does not fit the mesh.
+  """
+  layout = lay_out(config, topology.devices)
+  speeds = roofline.gpu_bandwidth(topology.chip, layout.mesh, topology.shape[1])
+  found = roofline.estimate(layout, chip=topology.chip, bandwidth=speeds)
+  traffic = _traffic(found, topology, speeds)
+  operations = roofline.product_operations(config)
+  operations += roofline.attention_operations(config, is_fused(config.model))
+  speed = speed_of(
+    config,
+    topology,
+    products=found.products,
+    kernels=found.attention,
+    elementwise=found.elementwise + found.update,
+    exposed={'all axes': found.exposed} if found.exposed else {},
+    traffic=traffic,
+    flops={config.model.compute_dtype: int(operations)},
+  )
+  parameters = count(jax.eval_shape(layout.recipe.init).params)
+  return Plan(
+    topology=str(topology),
+    chips=topology.chips,
+    mesh=dict(layout.mesh),
+    parameters=parameters,
+    method='roofline',
+    memory=_memory(layout, found),
+    refusal='',
+    speed=speed,
+    traffic=traffic,
+    budget=budget(
+      config,
+      parameters=parameters,
+      step_seconds=speed.step,
+      chips=topology.chips,
+      price=price,
+    ),
+    versions={'jax': jax.__version__},
+    options={},
+    compile_seconds=0.0,
+    cached=False,
+  )
+
+
+def _traffic(
+  found: roofline.Estimate, topology: Topology, speeds: Mapping[str, float]
+) -> tuple[Traffic, ...]:
+  return tuple(
+    Traffic(
+      kind='all',
+      axes=axis,
+      network='NVLink'
+      if speeds[axis] == topology.chip.ici_bandwidth
+      else 'network',
+      dtype='',
+      count=0,
+      bytes=int(seconds * speeds[axis]),
+      seconds=seconds,
+    )
+    for axis, seconds in found.collectives.items()
+  )
+
+
+def _memory(layout: Layout, found: roofline.Estimate) -> memory.Memory:
+  return memory.Memory(
+    **layout.bytes,
+    batch=0,
+    temporaries=found.kept + found.working,
+    code=0,
+    host=0,
+    usable=found.usable,
+    arrays=(
+      *memory.state_arrays(layout.recipe, layout.shardings, ARRAYS // 2),
+      *expected_arrays(layout.config, layout.mesh),
+    ),
+  )

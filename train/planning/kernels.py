@@ -1,0 +1,82 @@
+"""What hand-written kernels cost: the compiler knows nothing of them."""
+
+import math
+
+from train.chips import Chip
+from train.planning.hlo import Instruction, Shape, shapes_in
+
+# Part of a chip's bfloat16 peak that fused attention reaches on the positions
+# that its queries see. Stated, not measured.
+ATTENTION_EFFICIENCY = 0.5
+
+# Matrix products of attention, each 2 B N T c H operations, where c is the mean
+# number of keys that a query sees: scores and weighted sum forward; backward
+# the scores again, and the gradients of weights, values, keys and queries. The
+# unfused backward pass computes scores and weights' gradient twice.
+_PRODUCTS = (
+  ('splash', 'dkv', 4),
+  ('splash', 'dq', 3),
+  ('splash', 'fwd', 2),
+)
+_FUSED_BACKWARD = 5
+
+
+class UnknownKernelError(ValueError):
+  """The program has a kernel whose cost nobody has stated."""
+
+
+def kernel_flops(call: Instruction, visible_fraction: float) -> float:
+  """Operations of one call of a kernel on one device.
+
+  Args:
+    call: the custom call.
+    visible_fraction: of all pairs of positions, how many a mask lets through.
+
+  Raises:
+    UnknownKernelError: there is no rule for this kernel.
+  """
+  arrays = [s for s in _operands(call) if s.dtype == 'bf16' and len(s.dims) > 2]
+  for family, part, products in _PRODUCTS:
+    if family in call.name and part in call.name and len(arrays) >= 2:
+      # Queries [..., N, T, H] come first, then keys [..., K, S, H].
+      queries, keys = arrays[0].dims, arrays[1].dims
+      if part == 'dkv' and _fused(call, queries):
+        products = _FUSED_BACKWARD
+      pairs = math.prod(queries[:-1]) * keys[-2]
+      return products * 2.0 * pairs * queries[-1] * visible_fraction
+  raise UnknownKernelError(
+    f'The program calls the kernel {call.name!r}, whose cost is not stated. '
+    'Add a rule for it to train/planning/kernels.py.'
+  )
+
+
+def kernel_seconds(
+  call: Instruction, visible_fraction: float, chip: Chip
+) -> float:
+  """Time of one call at the stated efficiency."""
+  flops = kernel_flops(call, visible_fraction)
+  return flops / (ATTENTION_EFFICIENCY * chip.device_peak)
+
+
+def _operands(call: Instruction) -> tuple[Shape, ...]:
+  """Shapes of the operands, as the constraint on their layouts lists them."""
+  marker = 'operand_layout_constraints={'
+  start = call.text.find(marker)
+  assert start >= 0, call.name
+  start += len(marker)
+  depth, end = 1, start
+  while depth:
+    depth += (call.text[end] == '{') - (call.text[end] == '}')
+    end += 1
+  return shapes_in(call.text[start:end])
+
+
+def _fused(call: Instruction, queries: tuple[int, ...]) -> bool:
+  """Whether the backward kernel gives the queries' gradient as well.
+
+  It gives one partial sum for each block of keys: an axis more.
+  """
+  return any(
+    len(s.dims) == len(queries) + 1 and s.dims[-2:] == queries[-2:]
+    for s in call.shapes
+  )
