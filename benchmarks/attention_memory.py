@@ -70,7 +70,8 @@ def temporary_bytes(config: ModelConfig, mesh: Mesh) -> int:
     out, pullback = jax.vjp(lambda q, k, v: attend(q, k, v, None), q, k, v)
     return out, pullback(gradient)
 
-  places = Places(*(array(1, T, dtype=jnp.int32),) * 2)
+  place = array(1, T, dtype=jnp.int32)
+  places = Places(place, place)
   heads = [array(1, T, n, config.head_dim) for n in (N, K, K, N)]
   with jax.set_mesh(mesh):
     compiled = jax.jit(gradients).lower(*heads, places).compile()
