@@ -8,6 +8,7 @@ from ml_collections import ConfigDict, config_dict
 
 from configs.augmentation import get_augmentation
 from configs.curation import get_curation
+from configs.planning import get_planning
 
 
 def get_config() -> ConfigDict:
@@ -40,7 +41,7 @@ def get_config() -> ConfigDict:
   config.checkpoint = _checkpoint()
   config.log = _log()
   config.runtime = _runtime()
-  config.planning = _planning()
+  config.planning = get_planning()
   return config
 
 
@@ -382,24 +383,3 @@ def _runtime() -> ConfigDict:
   # JAX_COMPILATION_CACHE_DIR wins.
   runtime.compilation_cache = '~/.cache/meshwork/compiled'
   return runtime
-
-
-def _planning() -> ConfigDict:
-  """What `plan` cannot know."""
-  planning = ConfigDict()
-  # Of the layouts that --search finds, the likeliest this many are compiled.
-  planning.searched = 3
-  # Price of a chip for an hour, in a currency of your choice; None: not known.
-  # Those below are list prices on demand in the United States (Cloud TPU and
-  # GPU price pages, 2025); yours will differ.
-  planning.prices = ConfigDict()
-  planning.prices.v4 = 3.22
-  planning.prices.v5e = 1.2
-  planning.prices.v5p = 4.2
-  planning.prices.v6e = 2.7
-  planning.prices.tpu7x = config_dict.placeholder(float)
-  planning.prices.a100 = config_dict.placeholder(float)
-  planning.prices.h100 = config_dict.placeholder(float)
-  planning.prices.h200 = config_dict.placeholder(float)
-  planning.prices.b200 = config_dict.placeholder(float)
-  return planning
