@@ -18,9 +18,9 @@ import numpy as np
 
 from model.params import Params
 from train.config import MESH_AXES, TrainConfig, train_config
-from train.mesh import batch_sharding, check_length, make_mesh
 from train.rows import Marks
-from train.state import Recipe, init_state, make_recipe, state_shardings
+from train.setup import make_setup
+from train.state import Recipe, init_state
 from train.step import LossSums, gradients
 
 # Rows are made of these tokens and text.
@@ -140,23 +140,15 @@ def _on(config: dict[str, Any], shape: dict[str, int]) -> TrainConfig:
 
 
 def _run(config: TrainConfig, devices) -> tuple[Params, LossSums]:
-  mesh, rules = make_mesh(config.mesh, devices), config.mesh.rules
-  check_length(mesh, rules, config.sequence_length)
-  rows = batch_sharding(
-    mesh,
-    rules,
-    batch_size=config.batch_size // config.accumulation_steps,
-    field='batch_size / accumulation_steps',
-  )
-  recipe = make_recipe(config)
-  shardings = state_shardings(recipe, mesh)
-  function = functools.partial(gradients, recipe=recipe, marks=_MARKS)
-  with jax.set_mesh(mesh):
-    params = _parameters(recipe, shardings)
-    batch_BR = jax.device_put(_rows(config.batch_size), rows)
+  setup = make_setup(config, devices)
+  shardings = setup.shardings
+  function = functools.partial(gradients, recipe=setup.recipe, marks=_MARKS)
+  with jax.set_mesh(setup.mesh):
     return jax.device_get(
       jax.jit(function, out_shardings=(shardings.params, None))(
-        params, batch_BR, jax.random.key(1)
+        _parameters(setup.recipe, shardings),
+        jax.device_put(_rows(config.batch_size), setup.batch_sharding),
+        jax.random.key(1),
       )
     )
 
