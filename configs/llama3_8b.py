@@ -12,7 +12,10 @@ billion in all (20 a parameter).
 
 Not run yet. Checked by a test: the count of parameters.
 
-Plan: PLAN
+Plan (libtpu 0.0.42.1, splash attention): 13.7 GB of the 33.5 GB of a chip,
+3.4 s a step, 4,800 tokens/s a chip, MFU 27 %: 1.4 s wait for collectives, most
+of it for the head's gradient, which the loss has summed only once since then
+(docs/planning.md).
 """
 
 from ml_collections import ConfigDict

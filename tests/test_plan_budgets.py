@@ -121,14 +121,16 @@ def test_the_step_keeps_to_its_budget(compiled):
 
 @pytest.mark.slow
 def test_no_optimizer_state_is_gathered(compiled):
-  # Parameters are gathered in bfloat16; state and float32 stay where they are.
+  # Parameters are gathered in bfloat16 along the axis that splits them; the
+  # state, which is float32, stays where it is.
   _, _, traffic, _ = compiled
-  gathers = [t for t in traffic if t.kind == 'all-gather']
+  gathers = [t for t in traffic if t.kind == 'all-gather' and 'fsdp' in t.axes]
+  assert any(t.bytes > SMALL for t in gathers if t.dtype == 'bf16')
   assert all(t.bytes < SMALL for t in gathers if t.dtype == 'f32'), gathers
 
 
 @pytest.mark.slow
 def test_no_large_product_is_multiplied_in_float32(compiled):
   _, module, _, record = compiled
-  assert record['products float32'] < 0.01 * record['products bfloat16']
+  assert record.get('products float32', 0) < 0.01 * record['products bfloat16']
   assert hlo.float32_products(module, least=128 * 128) == []

@@ -111,6 +111,8 @@ def test_collectives_know_axes_bytes_and_time(module, network):
     ("mesh['a'=2,'b'=4] {'a'}", ('data',)),
     ("mesh['a'=8] {'a':(1)2}", ('data',)),
     ("mesh['a'=8] {'a':(2)4}", ('fsdp',)),
+    ("mesh['a'=4,'b'=1,'c'=2], device_ids=([2,4]T(1,0)) {'a'}", ('fsdp',)),
+    ("mesh['a'=4,'b'=1,'c'=2], device_ids=([2,4]T(1,0)) {'c'}", ('data',)),
     ('[2,4]<=[8]', ('fsdp',)),
     ('[4,2]<=[2,4]T(1,0)', ('data',)),
     ('{{0,1,2,3},{4,5,6,7}}', ('fsdp',)),
@@ -124,6 +126,19 @@ def test_groups_are_read_however_they_are_written(groups, axes, network):
   )
   gather = instruction(hlo.parse(text), 'all-gather-start.1')
   assert collectives.read(gather, network).axes == axes
+
+
+@pytest.mark.parametrize(
+  'groups', ["mesh['a'=8], device_ids=(odd) {'a'}", '<<0,1,2,3>>']
+)
+def test_groups_that_cannot_be_read_are_not_guessed(groups, network):
+  text = golden_hlo.PROGRAM.replace(
+    "replica_groups=mesh['data'=2,'fsdp'=4] {'fsdp'}",
+    f'replica_groups={groups}',
+  )
+  gather = instruction(hlo.parse(text), 'all-gather-start.1')
+  with pytest.raises(ValueError, match='not known here'):
+    collectives.read(gather, network)
 
 
 def test_a_collective_over_slices_is_as_slow_as_the_data_centre(module):

@@ -169,9 +169,13 @@ def _lane(axes, pairs, network: Network, group) -> str:
 
 def _group(text: str, network: Network) -> list[int]:
   """Devices of the group that device 0 is in."""
-  mesh = re.search(r'replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}', text)
+  mesh = re.search(
+    r'replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))?\s*'
+    r'\{([^}]*)\}',
+    text,
+  )
   if mesh:
-    return _mesh_group(mesh[1], mesh[2])
+    return _mesh_group(mesh[1], mesh[2], mesh[3])
   iota = re.search(
     r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', text
   )
@@ -184,15 +188,36 @@ def _group(text: str, network: Network) -> list[int]:
   plain = re.search(r'replica_groups=\{\{([\d,]+)\}', text)
   if plain:
     return [int(i) for i in plain[1].split(',')]
-  return list(range(len(network.places)))
+  if 'replica_groups={}' in text:
+    return list(range(len(network.places)))
+  raise ValueError(
+    'The compiler writes the groups of a collective in a way that is not known '
+    f'here: {text[:200]}'
+  )
 
 
-def _mesh_group(sizes_text: str, axes_text: str) -> list[int]:
-  """Reads 'a'=8,'b'=4 and the axes of it, 'b' or a part of one, 'b':(2)2."""
+def _mesh_group(
+  sizes_text: str, order_text: str | None, axes_text: str
+) -> list[int]:
+  """Reads 'a'=8,'b'=4 and the axes of it, 'b' or a part of one, 'b':(2)2.
+
+  The order of the devices, if another than 0, 1, ..., is written as
+  [4,8]T(1,0): they are numbered along the axes of that shape, then transposed.
+  """
   sizes = {
     name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", sizes_text)
   }
-  ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+  ids = np.arange(math.prod(sizes.values()))
+  if order_text is not None:
+    order = re.fullmatch(r'\[([\d,]+)\]T\(([\d,]+)\)', order_text)
+    if order is None:
+      raise ValueError(
+        f'The compiler orders devices in a way that is not known here: '
+        f'{order_text}'
+      )
+    shape, axes = ([int(i) for i in order[k].split(',')] for k in (1, 2))
+    ids = ids.reshape(shape).transpose(axes)
+  ids = ids.reshape(tuple(sizes.values()))
   chosen = re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes_text)
   parts: dict[str, list[tuple[int, int]]] = {}
   for name, before, size in chosen:
