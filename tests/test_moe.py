@@ -26,9 +26,9 @@ MOE = {
   'model.moe.router_z_loss': 0.2,
 }
 MESHES = [
-  {'data': 1, 'expert': 4},
+  pytest.param({'data': 1, 'expert': 4}, marks=pytest.mark.slow),
   {'data': 1, 'expert': 2, 'fsdp': 2, 'tensor': 2},
-  {'data': 2, 'context': 2, 'tensor': 2},
+  pytest.param({'data': 2, 'context': 2, 'tensor': 2}, marks=pytest.mark.slow),
   {'data': 1, 'fsdp': 2, 'expert': 2, 'context': 2},
 ]
 
@@ -66,7 +66,9 @@ def test_loss_and_gradients_are_those_of_one_device(shape, one_device, rows_BR):
   assert not np.any(grads['blocks.moe.selection_bias'])
 
 
-@pytest.mark.parametrize('remat', ['projections', 'full'])
+@pytest.mark.parametrize(
+  'remat', [pytest.param('projections', marks=pytest.mark.slow), 'full']
+)
 def test_recomputed_gradients_are_the_same(remat, one_device, rows_BR):
   found = run_gradients(MESHES[1], rows_BR, **{'model.remat': remat})
   cases.assert_trees_close(found, one_device, rtol=1e-5)
@@ -85,7 +87,9 @@ def test_rules_may_split_experts_otherwise(one_device, rows_BR):
   cases.assert_trees_close(found, one_device, rtol=1e-5)
 
 
-@pytest.mark.parametrize('favourite', [0, 3])
+@pytest.mark.parametrize(
+  'favourite', [0, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_no_token_is_dropped_when_all_choose_alike(favourite, rows_BR):
   """One device holds all the experts that are chosen, the other none."""
   overrides = {'model.moe.experts_per_token': 1}

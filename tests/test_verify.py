@@ -3,6 +3,7 @@
 import math
 
 import jax
+import pytest
 from ml_collections import ConfigDict
 
 from configs import base, mixtral_8x7b, tiny
@@ -40,6 +41,7 @@ def test_small_keeps_what_is_switched_on():
   assert config.model.embed_dim == 4_096
 
 
+@pytest.mark.slow
 def test_meshes_that_are_right_or_do_not_fit():
   # Three heads, of which two devices cannot have half each.
   found = results(tiny.get_config(), 2)
