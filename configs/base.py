@@ -192,8 +192,9 @@ def _optimizer() -> ConfigDict:
   # evaluate and sample with it; None: off.
   optimizer.ema_decay = config_dict.placeholder(float)
   # Mesh axes that split moments and average beside those that split the
-  # parameters (ZeRO stage 1); each device then updates its share.
-  optimizer.shard_axes = ('data',)
+  # parameters, such as ('data',) (ZeRO stage 1). It saves memory; gradients
+  # and new parameters then travel further where mesh.fsdp is above 1 too.
+  optimizer.shard_axes = ()
   return optimizer
 
 

@@ -138,6 +138,7 @@ def test_rows_that_are_split_give_what_one_device_gives(shape, overrides):
 def one_step(shape, rows_BR):
   overrides = {
     'accumulation_steps': 2, 'batch_size': 16, 'optimizer.name': 'sgd',
+    'optimizer.shard_axes': ('data',),
   }  # fmt: skip
   recipe, mesh = on_mesh(shape, **overrides)
   shardings = state_shardings(recipe, mesh)
@@ -209,7 +210,6 @@ def test_moments_and_averages_lie_like_their_parameters(name):
     **{
       'optimizer.name': name,
       'optimizer.ema_decay': 0.9,
-      'optimizer.shard_axes': (),
       'model.tie_embeddings': False,
     },
   )
@@ -244,7 +244,12 @@ def test_moments_and_averages_lie_like_their_parameters(name):
 
 def test_each_copy_of_the_model_keeps_its_share_of_the_moments():
   recipe, mesh = on_mesh(
-    CUBE, **{'optimizer.ema_decay': 0.9, 'model.tie_embeddings': False}
+    CUBE,
+    **{
+      'optimizer.ema_decay': 0.9,
+      'optimizer.shard_axes': ('data',),
+      'model.tie_embeddings': False,
+    },
   )
   shardings = state_shardings(recipe, mesh)
   params = jax.eval_shape(recipe.init).params
