@@ -11,6 +11,11 @@ REMATS = ('none', 'projections', 'attention', 'full')
 SCORES = ('softmax', 'sigmoid')
 DTYPES = ('bfloat16', 'float32')
 ATTENTIONS = ('auto', 'xla', 'splash', 'cudnn', 'splash_interpreted')
+# Names that the layers give their activations with checkpoint_name.
+ACTIVATIONS = (
+  'layer_input', 'query', 'key', 'value', 'context', 'attention_out', 'mlp_up',
+  'mlp_gate', 'mlp_out',
+)  # fmt: skip
 CONTEXT_PARALLELISMS = ('all_gather', 'ring', 'ulysses')
 
 
@@ -62,8 +67,8 @@ class ModelConfig:
 
   Some fields come from elsewhere in the run's configuration: `max_length`, the
   tokens of a row; `isolate_documents`; `visible_prefixes`, whether batches have
-  tokens that are seen from before (`augmentation.ul2`); and `axis_rules`, which
-  maps the logical axes of activations to mesh axes. `row_order` is decided with
+  tokens that are seen from before (`augmentation.ul2`); `offload_activations`;
+  and `axis_rules`, which maps the logical axes of activations to mesh axes. `row_order` is decided with
   the kernel of attention (`attention_kernels.resolve_attention`): the chunks of
   a row in the order in which the model gets them; None: as they were written.
   """
@@ -103,6 +108,7 @@ class ModelConfig:
   max_length: int
   isolate_documents: bool
   visible_prefixes: bool
+  offload_activations: tuple[str, ...]
   axis_rules: tuple[tuple[str, tuple[str, ...]], ...]
   row_order: tuple[int, ...] | None = None
 
@@ -133,6 +139,8 @@ class ModelConfig:
         )
     if self.moe.num_experts:
       self._check_experts()
+    if self.offload_activations:
+      self._check_offload()
     if self.num_heads % self.num_kv_heads:
       raise ValueError(
         f'model.num_heads = {self.num_heads} is no multiple of '
@@ -144,6 +152,25 @@ class ModelConfig:
       raise ValueError(
         f'model.head_dim = {self.head_dim} is odd; rotary positions turn '
         'pairs of numbers: make it even.'
+      )
+
+  def _check_offload(self):
+    for name in self.offload_activations:
+      if name not in ACTIVATIONS:
+        raise ValueError(
+          f'offload.activations has {name!r}; choose from {ACTIVATIONS}.'
+        )
+    if 'mlp_gate' in self.offload_activations and not self.gated:
+      raise ValueError(
+        "offload.activations has 'mlp_gate', and model.mlp = "
+        f'{self.mlp!r} has no gate: take it out.'
+      )
+    if self.remat == 'none':
+      raise ValueError(
+        f'offload.activations = {self.offload_activations} and model.remat = '
+        "'none', which keeps everything on the device: set model.remat = "
+        "'projections' to keep the other results of matrix products there, or "
+        "'full' to recompute them."
       )
 
   def _check_experts(self):
@@ -204,6 +231,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     **fields,
     max_length=config['sequence_length'],
     isolate_documents=config['isolate_documents'],
+    offload_activations=tuple(config['offload']['activations']),
     visible_prefixes=any(ul2[f'{kind}_rate'] for kind in 'rxs'),
     axis_rules=rules,
   )

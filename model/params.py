@@ -63,13 +63,48 @@ def abstract(build: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, Params]:
 
 def metadata(build: Callable[[], nnx.Module], name: str) -> Params:
   """Nested dict, shaped like the parameters, of their 'axes' or 'kind'."""
+  return metadata_of(nnx.eval_shape(build), name)
+
+
+def metadata_of(model: nnx.Module, name: str) -> Params:
+  """`metadata` of a module, or of a part of one."""
 
   def walk(node: Any) -> Any:
     if isinstance(node, nnx.Variable):
       return node.get_metadata()[name]
     return {key: walk(child) for key, child in node.items()}
 
-  return walk(nnx.state(nnx.eval_shape(build)))
+  return walk(nnx.state(model))
+
+
+def on_device(tree: Any) -> Any:
+  """Brings what lies in the host's memory to the devices, inside a jit.
+
+  The gradient of an array lies where the array does.
+  """
+
+  def bring(leaf: jax.Array) -> jax.Array:
+    if jax.typeof(leaf).memory_space != jax.memory.Space.Host:
+      return leaf
+    return jax.device_put(leaf, jax.memory.Space.Device)
+
+  return jax.tree.map(bring, tree)
+
+
+def where_it_lay(tree: Any, before: Any) -> Any:
+  """Puts arrays back into the host's memory that came from it; see on_device.
+
+  Args:
+    tree: arrays on the devices.
+    before: as they were, of which some lie in the host's memory.
+  """
+
+  def put(leaf: jax.Array, old: jax.Array) -> jax.Array:
+    if jax.typeof(old).memory_space != jax.memory.Space.Host:
+      return leaf
+    return jax.device_put(leaf, jax.memory.Space.Host)
+
+  return jax.tree.map(put, tree, before)
 
 
 def count(params: Params) -> int:

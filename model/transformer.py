@@ -5,11 +5,13 @@ vocabulary, K key/value heads, H head size, L layers.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from model import attention_xla
 from model import layers as nn
@@ -22,7 +24,7 @@ from model.einsum import einsum
 from model.mask import Places
 from model.mlp import Mlp
 from model.moe import Moe, Routing
-from model.params import declare, merge, split
+from model.params import Params, declare, merge, metadata_of, on_device, split
 
 # What a rematerialisation policy keeps for the backward pass, by the names
 # that the layers give with checkpoint_name.
@@ -178,10 +180,13 @@ class Transformer(nnx.Module):
     """Runs the stack as a loop over the leading axis of its parameters."""
     config = self.config
     graphdef, stack = split(self.blocks)
+    axes = metadata_of(self.blocks, 'axes')
     slot = None if cache is None else cache.length
 
     def layer(x_BTD, xs):
       params, index, key_values = xs
+      params = _hold(params, axes, config.axis_rules)
+      x_BTD = checkpoint_name(x_BTD, 'layer_input')
       key = dropout_key
       if key is not None:
         key = jax.random.fold_in(key, index)
@@ -191,11 +196,8 @@ class Transformer(nnx.Module):
       return x_BTD, (None if cache is None else key_values, routing)
 
     if config.remat != 'none':
-      policy = jax.checkpoint_policies.save_only_these_names(
-        *_REMAT_KEEPS[config.remat]
-      )
       layer = jax.checkpoint(
-        layer, policy=policy, prevent_cse=not config.scan_layers
+        layer, policy=_policy(config), prevent_cse=not config.scan_layers
       )
     key_values = None if cache is None else (cache.k_LBSKH, cache.v_LBSKH)
     x_BTD, (new_key_values, routing) = jax.lax.scan(
@@ -229,6 +231,37 @@ class Transformer(nnx.Module):
 def _place(x_BTD: jax.Array, rules: AxisRules) -> jax.Array:
   """Splits the residual stream by positions too (Korthikanti et al. 2022)."""
   return constrain(x_BTD, ('batch', 'residual_length', None), rules)
+
+
+def _hold(params: Params, axes: Params, rules: AxisRules) -> Params:
+  """One layer's parameters on the devices, split as the state splits them.
+
+  Their gradients then are split that way too as soon as they are made, and not
+  after the last layer.
+
+  Args:
+    params: of the layer.
+    axes: of the stack, with 'layers' in front.
+    rules: logical axis to mesh axes.
+  """
+  return jax.tree.map(
+    lambda leaf, names: constrain(leaf, names[1:], rules),
+    on_device(params),
+    axes,
+  )
+
+
+def _policy(config: ModelConfig) -> Callable[..., Any]:
+  """What is kept of a layer for the backward pass, and where."""
+  keeps, offloaded = _REMAT_KEEPS[config.remat], config.offload_activations
+  if not offloaded:
+    return jax.checkpoint_policies.save_only_these_names(*keeps)
+  return jax.checkpoint_policies.save_and_offload_only_these_names(
+    names_which_can_be_saved=[name for name in keeps if name not in offloaded],
+    names_which_can_be_offloaded=list(offloaded),
+    offload_src='device',
+    offload_dst='pinned_host',
+  )
 
 
 def _write(slots_BS: jax.Array, values_BT: jax.Array, slot) -> jax.Array:

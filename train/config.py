@@ -119,6 +119,8 @@ class TrainConfig:
   loss: LossConfig
   optimizer: OptimizerConfig
   mesh: MeshConfig
+  offload_parameters: bool
+  offload_optimizer: bool
   early_stopping: EarlyStoppingConfig
   evaluation_every: int
   evaluation_batch_size: int
@@ -204,6 +206,8 @@ def train_config(config: Mapping[str, Any]) -> TrainConfig:
       dcn=tuple(mesh['dcn'][axis] for axis in MESH_AXES),
       rules=tuple((k, tuple(v)) for k, v in mesh['rules'].items()),
     ),
+    offload_parameters=config['offload']['parameters'],
+    offload_optimizer=config['offload']['optimizer'],
     early_stopping=EarlyStoppingConfig(**dict(config['early_stopping'])),
     evaluation_every=config['evaluation']['every'],
     evaluation_batch_size=evaluation_batch,

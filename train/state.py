@@ -19,6 +19,8 @@ from train.schedule import make_schedule
 
 # Streams of random numbers, told apart by folding these into the run's key.
 _INIT, _DROPOUT = 0, 1
+# JAX's name for memory of the host that devices read and write themselves.
+HOST_MEMORY = 'pinned_host'
 
 
 @struct.dataclass
@@ -84,18 +86,27 @@ def dropout_key(seed: int, step: jax.Array) -> jax.Array:
 
 
 def state_shardings(recipe: Recipe, mesh: Mesh | AbstractMesh) -> Any:
-  """Where each array of the state lies: a TrainState of NamedShardings."""
+  """Where each array of the state lies: a TrainState of NamedShardings.
+
+  What is offloaded lies in the host's memory. Counters and what else is not
+  shaped like a parameter stay on the devices.
+  """
+  config = recipe.config
   state = jax.eval_shape(recipe.init)
   params = parameter_shardings(
-    mesh, recipe.axes, state.params, recipe.config.mesh.rules
+    mesh, recipe.axes, state.params, config.mesh.rules
   )
   shares = jax.tree.map(
     lambda leaf, sharding: split_further(
-      leaf.shape, sharding, recipe.config.optimizer.shard_axes
+      leaf.shape, sharding, config.optimizer.shard_axes
     ),
     state.params,
     params,
   )
+  if config.offload_parameters:
+    params = _in_host_memory(params)
+  if config.offload_optimizer:
+    shares = _in_host_memory(shares)
   return dataclasses.replace(
     state,
     step=NamedSharding(mesh, PartitionSpec()),
@@ -103,6 +114,10 @@ def state_shardings(recipe: Recipe, mesh: Mesh | AbstractMesh) -> Any:
     opt_state=shardings_like(state.opt_state, state.params, shares, mesh),
     ema=None if state.ema is None else shares,
   )
+
+
+def _in_host_memory(shardings: Params) -> Params:
+  return jax.tree.map(lambda s: s.with_memory_kind(HOST_MEMORY), shardings)
 
 
 def abstract_state(recipe: Recipe, shardings: TrainState) -> TrainState:

@@ -17,7 +17,7 @@ from model.axes import constrain
 from model.context import reorder
 from model.loss import cross_entropy
 from model.moe import rebalance
-from model.params import Params, merge
+from model.params import Params, merge, on_device, where_it_lay
 from train.compiler_options import compiler_options, refused_option
 from train.rows import Batch, Marks, unpack_rows
 from train.state import Recipe, TrainState, dropout_key
@@ -71,7 +71,9 @@ def loss_fn(
   # Tokens, targets and weights move together: the sums stay what they are.
   order = config.model.row_order
   inputs = jax.tree.map(lambda x_BT: reorder(x_BT, order), inputs)
-  model = merge(recipe.graphdef, params)
+  # Those of the stack are brought to the devices layer by layer.
+  outside = {k: on_device(v) for k, v in params.items() if k != 'blocks'}
+  model = merge(recipe.graphdef, params | outside)
   x_BTD, _, routing = model(
     inputs.tokens_BT,
     inputs.segments_BT,
@@ -138,7 +140,7 @@ def gradients(
         lambda rows: constrain(rows, ('batch', None), config.mesh.rules), batch
       )
       part = differentiate(params, batch, jax.random.fold_in(key, index))
-      return jax.tree.map(jnp.add, total, part), None
+      return jax.tree.map(jnp.add, total, on_device(part)), None
 
     one = jax.tree.map(lambda rows: rows[0], batches)
     start = jax.tree.map(
@@ -147,7 +149,7 @@ def gradients(
     )
     (grads, sums), _ = jax.lax.scan(add, start, (batches, jnp.arange(slices)))
   scale = 1 / jnp.maximum(sums.tokens, 1)
-  return jax.tree.map(lambda g: g * scale, grads), sums
+  return jax.tree.map(lambda g: g * scale, on_device(grads)), sums
 
 
 def train_step(
@@ -179,10 +181,9 @@ def train_step(
     recipe=recipe,
     marks=marks,
   )
-  updates, opt_state = recipe.optimizer.update(
-    grads, state.opt_state, state.params
-  )
-  params = optax.apply_updates(state.params, updates)
+  old = on_device(state)
+  updates, opt_state = recipe.optimizer.update(grads, old.opt_state, old.params)
+  params = optax.apply_updates(old.params, updates)
   if config.model.moe.balance_rate and sums.router is not None:
     params = rebalance(
       params, sums.router.load_LE, config.model.moe.balance_rate
@@ -190,7 +191,7 @@ def train_step(
   decay = config.optimizer.ema_decay
   ema = None
   if decay is not None:
-    ema = optax.incremental_update(params, state.ema, 1 - decay)
+    ema = optax.incremental_update(params, old.ema, 1 - decay)
   tokens = jnp.maximum(sums.tokens, 1)
   metrics = {
     'loss': sums.cross_entropy / tokens,
@@ -204,10 +205,10 @@ def train_step(
     metrics |= _router_metrics(sums.router, tokens)
   finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
   updated = TrainState(state.step + 1, params, opt_state, ema)
-  state = jax.tree.map(
-    lambda new, old: jnp.where(finite, new, old), updated, state
+  updated = jax.tree.map(
+    lambda new, old: jnp.where(finite, new, old), updated, old
   )
-  return state, metrics | {'finite': finite}
+  return where_it_lay(updated, state), metrics | {'finite': finite}
 
 
 def _router_metrics(
@@ -262,7 +263,7 @@ def jit_eval_step(
   replicated = NamedSharding(batch_sharding.mesh, PartitionSpec())
   return jax.jit(
     functools.partial(eval_step, recipe=recipe, marks=marks),
-    in_shardings=(shardings.params, batch_sharding),
+    in_shardings=(shardings.eval_params, batch_sharding),
     out_shardings=replicated,
   )
 

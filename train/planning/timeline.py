@@ -158,8 +158,9 @@ class _Runner:
       if collectives.kind_of(inner):
         found = collectives.read(inner, self.network)
         if 'all-reduce-scatter' in instruction.called.get('calls', ''):
-          # XLA's fusion of an all-reduce with the slice that a device keeps.
-          found = collectives.scattered(found)
+          # XLA's fusion of an all-reduce with the slice that a device keeps;
+          # it is done at once, and may share its channel with others.
+          return collectives.scattered(found)
         if found.channel is not None and inner is not instruction:
           # A fused collective is repeated in every fusion that carries it on.
           if found.channel in self.seen_channels:
