@@ -2,8 +2,8 @@
 
 All stages compute at once, each on another microbatch, and hand on what they
 made to the next one ("GPipe", Huang et al. 2019, arXiv 1811.06965): with S
-stages and M microbatches a stage is idle in S - 1 of M + S - 1 ticks. Stages are
-a leading axis of every array, split over the mesh; a shift along it is what
+stages and M microbatches a stage is idle in S - 1 of M + S - 1 ticks. Stages
+are a leading axis of every array, split over the mesh; a shift along it is what
 moves between devices. The backward pass is that of the loop.
 
 Suffixes: B batch, M microbatch, S stage; arrays of the rows of a microbatch
@@ -34,6 +34,16 @@ def num_stages(rules: AxisRules) -> int:
   return stages
 
 
+def outside(rules: AxisRules) -> AxisRules:
+  """The rules around a pipeline: its stages split the rows too.
+
+  What follows the layers would else be computed by every stage alike.
+  """
+  table = dict(rules)
+  stages = tuple(a for a in table['layers'] if a not in table['batch'])
+  return tuple((table | {'batch': table['batch'] + stages}).items())
+
+
 def pipeline(
   stage: Stage, stack: Any, rows_B: Any, microbatches: int, rules: AxisRules
 ) -> tuple[Any, Any]:
@@ -44,12 +54,13 @@ def pipeline(
       none its rows are zeros, and what it returns for them is dropped.
     stack: parameters of all layers, with a leading axis of layers.
     rows_B: arrays of the rows, which all stages need.
-    microbatches: they divide the rows.
+    microbatches: they divide the rows, and the stages divide them.
     rules: logical axis to mesh axes; those of 'layers' are the stages.
 
   Returns:
-    The rows as the last stage returns them, and what else each stage returned
-    for each microbatch, with leading axes [M, S].
+    The rows as the last stage returns them, split over the stages (`outside`),
+    and what else each stage returned for each microbatch, with leading axes
+    [M, S].
   """
   axes, S, M = split_axes('layers', rules), num_stages(rules), microbatches
   ticks = M + S - 1
@@ -70,12 +81,10 @@ def pipeline(
     return place(jnp.pad(x_M[:, None], padding), 1)
 
   def leave(x_tick_S):
-    x_M = x_tick_S[S - 1 :, S - 1]
+    x_M = place(x_tick_S[S - 1 :, S - 1])
     return jnp.moveaxis(x_M, 0, 1).reshape(-1, *x_M.shape[2:])
 
-  stack_S = jax.tree.map(
-    lambda x: place(x.reshape(S, -1, *x.shape[1:])), stack
-  )
+  stack_S = jax.tree.map(lambda x: place(x.reshape(S, -1, *x.shape[1:])), stack)
   numbers_S = jnp.arange(S)
   run = jax.vmap(stage, spmd_axis_name=axes or None)
 

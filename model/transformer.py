@@ -24,7 +24,7 @@ from model.mask import Places
 from model.mlp import Mlp
 from model.moe import Moe, Routing, join
 from model.params import declare, merge, split
-from model.pipeline import num_stages, pipeline
+from model.pipeline import num_stages, outside, pipeline
 
 # What a rematerialisation policy keeps for the backward pass, by the names
 # that the layers give with checkpoint_name.
@@ -184,7 +184,7 @@ class Transformer(nnx.Module):
     (x_BTD, _), routing = pipeline(
       stage, stack, (x_BTD, places), microbatches, config.axis_rules
     )
-    x_BTD = _place(x_BTD, config.axis_rules)
+    x_BTD = _place(x_BTD, outside(config.axis_rules))
     return x_BTD, None if routing is None else join(routing)
 
   def _decode(self, x_BTD, places, cache):
