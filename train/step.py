@@ -18,6 +18,7 @@ from model.context import reorder
 from model.loss import cross_entropy
 from model.moe import rebalance
 from model.params import Params, merge, on_device, where_it_lay
+from model.pipeline import outside
 from train.compiler_options import compiler_options, refused_option
 from train.rows import Batch, Marks, unpack_rows
 from train.state import Recipe, TrainState, dropout_key
@@ -72,8 +73,8 @@ def loss_fn(
   order = config.model.row_order
   inputs = jax.tree.map(lambda x_BT: reorder(x_BT, order), inputs)
   # Those of the stack are brought to the devices layer by layer.
-  outside = {k: on_device(v) for k, v in params.items() if k != 'blocks'}
-  model = merge(recipe.graphdef, params | outside)
+  others = {k: on_device(v) for k, v in params.items() if k != 'blocks'}
+  model = merge(recipe.graphdef, params | others)
   x_BTD, _, routing = model(
     inputs.tokens_BT,
     inputs.segments_BT,
@@ -90,7 +91,7 @@ def loss_fn(
     softcap=config.model.logits_softcap,
     chunk=config.loss.chunk,
     compute_dtype=config.model.compute_dtype,
-    rules=config.mesh.rules,
+    rules=outside(config.mesh.rules),
   )
   tokens = inputs.weights_BT.sum()
   if routing is None:
