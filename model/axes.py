@@ -1,5 +1,7 @@
 """Logical axes of activations, mapped to the axes of the surrounding mesh."""
 
+import functools
+
 import jax
 from jax.sharding import PartitionSpec
 
@@ -39,3 +41,29 @@ def constrain(
   if jax.sharding.get_abstract_mesh().empty:
     return x
   return jax.lax.with_sharding_constraint(x, partition_spec(axes, rules))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def constrain_gradient(
+  x: jax.Array, axes: tuple[str | None, ...], rules: AxisRules
+) -> jax.Array:
+  """x itself, whose gradient is constrained as `constrain` does it.
+
+  To constrain a parameter itself as well makes the compiler gather more on a
+  mesh with tensor parallelism.
+  """
+  del axes, rules
+  return x
+
+
+def _forward(x, axes, rules):
+  del axes, rules
+  return x, None
+
+
+def _backward(axes, rules, residuals, gradient):
+  del residuals
+  return (constrain(gradient, axes, rules),)
+
+
+constrain_gradient.defvjp(_forward, _backward)

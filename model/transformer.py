@@ -18,7 +18,7 @@ from model import attention_xla
 from model import layers as nn
 from model.attention import Attention, KeyValues
 from model.attention_kernels import Attend, make_attend
-from model.axes import AxisRules, constrain
+from model.axes import AxisRules, constrain, constrain_gradient
 from model.cache import Cache
 from model.config import ModelConfig
 from model.einsum import einsum
@@ -243,7 +243,7 @@ class Transformer(nnx.Module):
 
     def layer(x_BTD, xs):
       params, index, key_values = xs
-      params = _hold(params, axes, config.axis_rules)
+      params = _at_hand(params, axes, config.axis_rules)
       x_BTD = checkpoint_name(x_BTD, 'layer_input')
       key = dropout_key
       if key is not None:
@@ -285,11 +285,11 @@ def _place(x_BTD: jax.Array, rules: AxisRules) -> jax.Array:
   return constrain(x_BTD, ('batch', 'residual_length', None), rules)
 
 
-def _hold(params: Params, axes: Params, rules: AxisRules) -> Params:
-  """One layer's parameters on the devices, split as the state splits them.
+def _at_hand(params: Params, axes: Params, rules: AxisRules) -> Params:
+  """One layer's parameters on the devices.
 
-  Their gradients then are split that way too as soon as they are made, and not
-  after the last layer.
+  Their gradients are summed and split as they are as soon as they are made: the
+  optimizer, which may split them further, does so after that.
 
   Args:
     params: of the layer.
@@ -297,7 +297,7 @@ def _hold(params: Params, axes: Params, rules: AxisRules) -> Params:
     rules: logical axis to mesh axes.
   """
   return jax.tree.map(
-    lambda leaf, names: constrain(leaf, names[1:], rules),
+    lambda leaf, names: constrain_gradient(leaf, names[1:], rules),
     on_device(params),
     axes,
   )

@@ -1,6 +1,7 @@
 """Commands on a trained run: evaluate and sample."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,12 @@ def sample_run(
 
   with _saved_run(workdir, which) as (checkpoints, step):
     tokenizer = load_tokenizer(workdir / TOKENIZER_FILE)
-    recipe = make_recipe(config)
+    # Sampling reads the parameters for each token: they stay on the devices.
+    recipe = make_recipe(
+      dataclasses.replace(
+        config, offload_parameters=False, offload_optimizer=False
+      )
+    )
     shardings = state_shardings(recipe, make_mesh(config.mesh))
     params = checkpoints.restore_params(step, abstract_state(recipe, shardings))
   texts = continue_prompts(

@@ -15,7 +15,13 @@ from model.params import Params
 from train.config import TrainConfig
 from train.mesh import batch_sharding, check_length, make_mesh
 from train.rows import Marks
-from train.state import Recipe, TrainState, make_recipe, state_shardings
+from train.state import (
+  HOST_MEMORY,
+  Recipe,
+  TrainState,
+  make_recipe,
+  state_shardings,
+)
 from train.step import (
   compile_lowered,
   compile_step,
@@ -67,11 +73,12 @@ def make_setup(
     devices: those to use, attached or of a topology to plan for; None: all.
 
   Raises:
-    ValueError: the batch, its rows or a parameter do not fit the mesh, or the
-      kernel of attention does not support the model; the message names the
-      field to change.
+    ValueError: the batch, its rows or a parameter do not fit the mesh, the
+      kernel of attention does not support the model, or the devices have no
+      memory of the host; the message names the field to change.
   """
   mesh, rules = make_mesh(config.mesh, devices), config.mesh.rules
+  check_offload(config, mesh)
   check_length(mesh, rules, config.sequence_length)
   config, attention = with_attention(config, mesh)
   config = with_microbatches(config, mesh)
@@ -100,6 +107,28 @@ def make_setup(
       field='evaluation.batch_size',
     ),
   )
+
+
+def check_offload(config: TrainConfig, mesh: Mesh) -> None:
+  """Refuses devices that cannot reach what is to lie in the host's memory.
+
+  Raises:
+    ValueError: they have no memory of that kind.
+  """
+  wanted = {
+    'parameters': config.offload_parameters,
+    'optimizer': config.offload_optimizer,
+    'activations': config.model.offload_activations,
+  }
+  device = mesh.devices.flat[0]
+  kinds = [memory.kind for memory in device.addressable_memories()]
+  for name, value in wanted.items():
+    if value and HOST_MEMORY not in kinds:
+      raise ValueError(
+        f'offload.{name} is {value}, and {device.device_kind} devices have no '
+        f'memory of the kind {HOST_MEMORY!r}, only {kinds}: set it to '
+        f'{type(value)()}.'
+      )
 
 
 def with_attention(config: TrainConfig, mesh: Mesh) -> tuple[TrainConfig, str]:

@@ -89,12 +89,14 @@ def _traffic(
 
 
 def _memory(layout: Layout, found: roofline.Estimate) -> memory.Memory:
+  state = jax.eval_shape(layout.recipe.init)
+  parts, host = memory.split_by_memory(state, layout.shardings)
   return memory.Memory(
-    **layout.bytes,
+    **parts,
     batch=0,
     temporaries=found.kept + found.working,
     code=0,
-    host=0,
+    host=host,
     usable=found.usable,
     arrays=(
       *memory.state_arrays(layout.recipe, layout.shardings, ARRAYS // 2),

@@ -10,7 +10,7 @@ import jax
 from model.params import Params
 from train.planning.dimensions import Dimensions
 from train.planning.hlo import Computation, Instruction, Module, Shape
-from train.state import Recipe, TrainState
+from train.state import HOST_MEMORY, Recipe, TrainState
 
 # Their result is their operand, or a part of it, under another name.
 _VIEWS = (
@@ -41,11 +41,11 @@ class Memory:
   """HBM of one JAX device, in bytes.
 
   Attributes:
-    parameters, optimizer, average, batch: what a step is given.
+    parameters, optimizer, average, batch: what a step is given there.
     temporaries: what it needs beside that, at most at a time: activations,
       gradients and gathered parameters. None: it did not compile.
     code: the program.
-    host: what lies in the host's memory.
+    host: what lies in the host's memory, which is no part of the sum.
     usable: what there is.
     arrays: the largest, the state's and the step's.
   """
@@ -100,6 +100,31 @@ def state_bytes(state: Any, shardings: Any) -> dict[str, int]:
   }
 
 
+def split_by_memory(
+  state: Any, shardings: Any
+) -> tuple[dict[str, int], int]:
+  """`state_bytes` of what lies on a device, and the bytes of all else.
+
+  The rest of a device's part lies in the memory of its host (`offload`).
+  """
+
+  def kept(leaf: Any, sharding: Any) -> int:
+    if sharding.memory_kind == HOST_MEMORY:
+      return 0
+    return shard_bytes(leaf, sharding)
+
+  found = {
+    name: sum(
+      jax.tree.leaves(
+        jax.tree.map(kept, getattr(state, field), getattr(shardings, field))
+      )
+    )
+    for field, name in STATE_PARTS.items()
+  }
+  whole = sum(state_bytes(state, shardings).values())
+  return found, whole - sum(found.values())
+
+
 def state_arrays(
   recipe: Recipe, shardings: TrainState, limit: int
 ) -> list[Array]:
@@ -119,7 +144,8 @@ def state_arrays(
       shape = sharding.shard_shape(leaf.shape)
       found.append(
         Array(
-          what=name if part == 'params' else f'{label}: {name}',
+          what=(name if part == 'params' else f'{label}: {name}')
+          + (' (on the host)' if sharding.memory_kind == HOST_MEMORY else ''),
           shape=f'{leaf.dtype.name}{list(shape)}',
           axes=' '.join(axis or '-' for axis in logical),
           bytes=shard_bytes(leaf, sharding),

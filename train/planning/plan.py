@@ -151,7 +151,7 @@ def _memory(
   setup: Setup, topology: Topology, program: Program, module: Module | None
 ) -> Memory:
   state = jax.eval_shape(setup.recipe.init)
-  parts = memory.state_bytes(state, setup.shardings)
+  parts, host = memory.split_by_memory(state, setup.shardings)
   arrays = memory.state_arrays(setup.recipe, setup.shardings, ARRAYS // 2)
   held, mesh = program.memory, dict(setup.mesh.shape)
   temporaries: int | None
@@ -162,6 +162,7 @@ def _memory(
     )
     arrays += expected_arrays(setup.config, mesh)
   else:
+    host = held['host_argument_size_in_bytes'] + held['host_temp_size_in_bytes']
     # Arguments are padded to tiles; the padding is counted with the batch.
     batch = max(0, held['argument_size_in_bytes'] - sum(parts.values()))
     temporaries = (
@@ -175,8 +176,7 @@ def _memory(
     batch=batch,
     temporaries=temporaries,
     code=held.get('generated_code_size_in_bytes', 0),
-    host=held.get('host_argument_size_in_bytes', 0)
-    + held.get('host_temp_size_in_bytes', 0),
+    host=host,
     usable=int(topology.chip.usable_hbm / topology.chip.devices),
     arrays=tuple(arrays),
   )

@@ -72,7 +72,7 @@ def memory_text(memory: Memory) -> str:
       + (f'fits, {gib(free)} free' if free >= 0 else f'{gib(-free)} too much')
     )
   if memory.host:
-    lines.append(f'  {"in the memory of the host":38}{gib(memory.host):>12}')
+    lines.append(f'  {"host memory a device":38}{gib(memory.host):>12}')
   if memory.arrays:
     lines += ['  Largest arrays, with their logical axes']
     for array in memory.arrays:
