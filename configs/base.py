@@ -8,6 +8,7 @@ from ml_collections import ConfigDict, config_dict
 
 from configs.augmentation import get_augmentation
 from configs.curation import get_curation
+from configs.offload import get_offload
 from configs.planning import get_planning
 
 
@@ -39,7 +40,7 @@ def get_config() -> ConfigDict:
   config.loss = _loss()
   config.optimizer = _optimizer()
   config.mesh = _mesh()
-  config.offload = _offload()
+  config.offload = get_offload()
   config.data = _data()
   config.augmentation = get_augmentation()
   config.evaluation = _evaluation()
@@ -246,21 +247,6 @@ def _mesh() -> ConfigDict:
   mesh.rules.mlp = ('tensor',)
   mesh.rules.layers = ('stage',)
   return mesh
-
-
-def _offload() -> ConfigDict:
-  """What lies in the memory of the host while it is not used."""
-  offload = ConfigDict()
-  # The parameters and their gradients: each layer's come to the device for it.
-  offload.parameters = False
-  # Moments and the moving average: they come to the device for the update.
-  offload.optimizer = False
-  # Activations that the backward pass finds there in place of recomputing them
-  # or keeping them on the device as model.remat says (which is not 'none'):
-  # 'layer_input', 'query', 'key', 'value', 'context', 'attention_out',
-  # 'mlp_up', 'mlp_gate', 'mlp_out'.
-  offload.activations = ()
-  return offload
 
 
 def _data() -> ConfigDict:

@@ -204,15 +204,11 @@ def test_devices_without_memory_of_the_host_are_refused():
     device_kind='fake',
     addressable_memories=lambda: [types.SimpleNamespace(kind='device')],
   )
-  mesh = types.SimpleNamespace(
-    devices=types.SimpleNamespace(flat=[device])
-  )
+  mesh = types.SimpleNamespace(devices=types.SimpleNamespace(flat=[device]))
   with pytest.raises(
     ValueError, match=r"offload\.optimizer is True.*only \['device'\].*False"
   ):
-    check_offload(
-      cases.tiny_train_config(**{'offload.optimizer': True}), mesh
-    )
+    check_offload(cases.tiny_train_config(**{'offload.optimizer': True}), mesh)
   check_offload(cases.tiny_train_config(), mesh)
   make_setup(cases.tiny_train_config(**STATE | CUBE))
 

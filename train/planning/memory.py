@@ -100,9 +100,7 @@ def state_bytes(state: Any, shardings: Any) -> dict[str, int]:
   }
 
 
-def split_by_memory(
-  state: Any, shardings: Any
-) -> tuple[dict[str, int], int]:
+def split_by_memory(state: Any, shardings: Any) -> tuple[dict[str, int], int]:
   """`state_bytes` of what lies on a device, and the bytes of all else.
 
   The rest of a device's part lies in the memory of its host (`offload`).
