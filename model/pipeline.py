@@ -21,9 +21,8 @@ from jax.sharding import PartitionSpec
 from model.axes import AxisRules
 from model.context import split_axes
 
-# (parameters of the stage, its number, number of the microbatch, rows) ->
-# (rows, anything).
-Stage = Callable[[Any, jax.Array, jax.Array, Any], tuple[Any, Any]]
+# (parameters of the stage, its number, rows) -> (rows, anything).
+Stage = Callable[[Any, jax.Array, Any], tuple[Any, Any]]
 
 
 def num_stages(rules: AxisRules) -> int:
@@ -73,17 +72,15 @@ def pipeline(
     first_S = (numbers_S == 0).reshape(-1, *[1] * (x_S.ndim - 1))
     return place(jnp.where(first_S, entering_S, jnp.roll(x_S, 1, axis=0)))
 
-  def tick(rows_S, xs):
-    number, entering_S = xs
+  def tick(rows_S, entering_S):
     rows_S = jax.tree.map(hand_on, rows_S, entering_S)
-    rows_S, extra_S = run(stack_S, numbers_S, number - numbers_S, rows_S)
+    rows_S, extra_S = run(stack_S, numbers_S, rows_S)
     rows_S = jax.tree.map(place, rows_S)
     return rows_S, (rows_S, extra_S)
 
   entering = jax.tree.map(functools.partial(_enter, axes, S, M), rows_B)
   start_S = jax.tree.map(lambda x: jnp.zeros_like(x[0]), entering)
-  ticks = jnp.arange(M + S - 1)
-  _, (leaving, extra) = jax.lax.scan(tick, start_S, (ticks, entering))
+  _, (leaving, extra) = jax.lax.scan(tick, start_S, entering)
   # Stage s has microbatch m in tick m + s.
   extra = jax.tree.map(
     lambda x: x[jnp.arange(M)[:, None] + numbers_S, numbers_S], extra

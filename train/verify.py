@@ -198,7 +198,7 @@ def verify(
     return _run(_config(config, reference, microbatches), devices[:1])
 
   for case in cases(config, len(devices)):
-    # Dropout's masks and the routers' losses are those of a microbatch.
+    # The routers' losses are those of a microbatch.
     staged = case.shape.get('stage', 1) > 1 or config['microbatches']
     microbatches = _MICROBATCHES if staged else 1
     wanted = one(case.length, microbatches)
