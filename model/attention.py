@@ -53,7 +53,7 @@ class Attention(nnx.Module):
     x_BTD: jax.Array,
     attend: Attend,
     angles: tuple[jax.Array, jax.Array] | None,
-    dropout_key: jax.Array | None,
+    dropout_keys: nn.RowKeys | None,
     cache: KeyValues | None = None,
     slot: jax.Array | None = None,
   ) -> tuple[jax.Array, KeyValues]:
@@ -63,7 +63,7 @@ class Attention(nnx.Module):
       x_BTD: layer input.
       attend: the kernel, with the mask.
       angles: rotary angles of the queries; None without rotary positions.
-      dropout_key: key of the attention dropout, or None.
+      dropout_keys: of the attention dropout, or None.
       cache: keys and values of S slots, into which those of x are written.
       slot: the first slot to write.
 
@@ -92,7 +92,7 @@ class Attention(nnx.Module):
     k_BSKH = checkpoint_name(place(k_BSKH, 'kv_heads'), 'key')
     v_BSKH = checkpoint_name(place(v_BSKH, 'kv_heads'), 'value')
     # The kernel names its result 'context'.
-    out_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, dropout_key)
+    out_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, dropout_keys)
     out_BTNH = place(out_BTNH, 'heads')
     out_BTD = checkpoint_name(self.out(out_BTNH), 'attention_out')
     return out_BTD, (k_BSKH, v_BSKH)

@@ -24,7 +24,7 @@ def make_attend(
   places: Places,
   implementation: Literal['cudnn', 'xla'] = 'cudnn',
 ):
-  """A function (q_BTNH, k_BTKH, v_BTKH, dropout key) -> out_BTNH.
+  """A function (q_BTNH, k_BTKH, v_BTKH, dropout keys) -> out_BTNH.
 
   Args:
     config: the model.
@@ -57,8 +57,8 @@ def make_attend(
       implementation=implementation,
     )
 
-  def attend(q_BTNH, k_BTKH, v_BTKH, dropout_key):
-    del dropout_key
+  def attend(q_BTNH, k_BTKH, v_BTKH, dropout_keys):
+    del dropout_keys
     arrays = (q_BTNH, k_BTKH, v_BTKH)
     return checkpoint_name(per_device(local, config, arrays, places), 'context')
 

@@ -13,12 +13,11 @@ import jax
 from model import attention_cudnn, attention_splash, attention_xla, ring
 from model.config import ModelConfig
 from model.context import balanced_order, split_axes
+from model.layers import RowKeys
 from model.mask import Places
 
-# (q_BTNH, k_BSKH, v_BSKH, key of the attention dropout or None) -> out_BTNH
-Attend = Callable[
-  [jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array
-]
+# (q_BTNH, k_BSKH, v_BSKH, keys of the attention dropout or None) -> out_BTNH
+Attend = Callable[[jax.Array, jax.Array, jax.Array, RowKeys | None], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

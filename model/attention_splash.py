@@ -136,7 +136,7 @@ def block_sizes(config: ModelConfig, chunk: int) -> splash.BlockSizes:
 
 
 def make_attend(config: ModelConfig, places: Places):
-  """A function (q_BTNH, k_BTKH, v_BTKH, dropout key) -> out_BTNH.
+  """A function (q_BTNH, k_BTKH, v_BTKH, dropout keys) -> out_BTNH.
 
   Args:
     config: the model, with attention 'splash' or 'splash_interpreted'.
@@ -186,8 +186,8 @@ def make_attend(config: ModelConfig, places: Places):
     out_BNTH = jax.vmap(kernel)(q_BNTH, k_BKSH, v_BKSH, segments)
     return out_BNTH.swapaxes(1, 2)
 
-  def attend(q_BTNH, k_BTKH, v_BTKH, dropout_key):
-    del dropout_key
+  def attend(q_BTNH, k_BTKH, v_BTKH, dropout_keys):
+    del dropout_keys
     arrays = (q_BTNH, k_BTKH, v_BTKH)
     return per_device(local, config, arrays, places, kernel, specs)
 

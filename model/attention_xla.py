@@ -55,7 +55,7 @@ def attend(
   *,
   softcap: float | None,
   dropout_rate: float,
-  dropout_key: jax.Array | None,
+  dropout_keys: nn.RowKeys | None,
   compute_dtype: str,
 ) -> jax.Array:
   """Scaled dot-product attention (Vaswani et al. 2017), softmax in float32.
@@ -73,7 +73,7 @@ def attend(
   )
   scores_BKGTS = nn.softcap(scores_BKGTS * H**-0.5, softcap)
   weights_BKGTS = softmax(scores_BKGTS + bias_BTS[:, None, None], compute_dtype)
-  weights_BKGTS = nn.dropout(weights_BKGTS, dropout_rate, dropout_key)
+  weights_BKGTS = nn.dropout(weights_BKGTS, dropout_rate, dropout_keys)
   out_BTKGH = einsum(
     'BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH, compute_dtype, compute_dtype
   )
@@ -81,7 +81,7 @@ def attend(
 
 
 def make_attend(config: ModelConfig, queries: Places, keys: Places):
-  """A function (q_BTNH, k_BSKH, v_BSKH, dropout key) -> out_BTNH.
+  """A function (q_BTNH, k_BSKH, v_BSKH, dropout keys) -> out_BTNH.
 
   Where the mesh splits rows, the arrays are laid out as the strategy says, and
   the compiler moves them: keys and values are gathered, or (ulysses) all three
@@ -102,7 +102,7 @@ def make_attend(config: ModelConfig, queries: Places, keys: Places):
   kv_spec = whole_rows('kv_heads', rules, split_heads=split_heads)
   bias_BTS = place(bias_BTS, PartitionSpec(query_spec[0], query_spec[1], None))
 
-  def run(q_BTNH, k_BSKH, v_BSKH, dropout_key):
+  def run(q_BTNH, k_BSKH, v_BSKH, dropout_keys):
     out_BTNH = attend(
       place(q_BTNH, query_spec),
       place(k_BSKH, kv_spec),
@@ -110,7 +110,7 @@ def make_attend(config: ModelConfig, queries: Places, keys: Places):
       bias_BTS,
       softcap=config.attention_softcap,
       dropout_rate=config.attention_dropout,
-      dropout_key=dropout_key,
+      dropout_keys=dropout_keys,
       compute_dtype=config.compute_dtype,
     )
     out_BTNH = place(out_BTNH, query_spec)

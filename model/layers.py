@@ -5,11 +5,12 @@ N query heads, K key/value heads, H head size, F feed-forward, V vocabulary,
 L layers.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, struct
 
 from model.config import ModelConfig
 from model.context import Order, reorder
@@ -27,24 +28,49 @@ def softcap(x: jax.Array, cap: float | None) -> jax.Array:
   return x if cap is None else cap * jnp.tanh(x / cap)
 
 
+@struct.dataclass
+class RowKeys:
+  """Random keys of rows: what is drawn for one depends on no other.
+
+  It is the same however the batch is cut, into slices, microbatches or parts on
+  devices.
+
+  Attributes:
+    key: of what is drawn.
+    rows_B: number of each row in the batch.
+  """
+
+  key: jax.Array
+  rows_B: jax.Array
+
+  def fold_in(self, number: int | jax.Array) -> 'RowKeys':
+    """Keys of something else, told apart by its number."""
+    return dataclasses.replace(self, key=jax.random.fold_in(self.key, number))
+
+
 def dropout(
   x: jax.Array,
   rate: float,
-  key: jax.Array | None,
+  keys: RowKeys | None,
   order: Order | None = None,
 ) -> jax.Array:
-  """Zeroes values at the given rate and scales the rest; no key: identity.
+  """Zeroes values at the given rate and scales the rest; no keys: identity.
 
   Args:
     x: activations, [B, T, ...].
     rate: share of the values that become zero.
-    key: random key.
+    keys: of the rows.
     order: of the chunks of each row; a token has the mask that it would have
       if they were as they were written.
   """
-  if key is None or rate == 0:
+  if keys is None or rate == 0:
     return x
-  keep = reorder(jax.random.bernoulli(key, 1 - rate, x.shape), order)
+
+  def draw(row):
+    key = jax.random.fold_in(keys.key, row)
+    return jax.random.bernoulli(key, 1 - rate, x.shape[1:])
+
+  keep = reorder(jax.vmap(draw)(keys.rows_B), order)
   return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 

@@ -58,7 +58,7 @@ class Mlp(nnx.Module):
     self.config = config
 
   def __call__(
-    self, x_BTD: jax.Array, dropout_key: jax.Array | None
+    self, x_BTD: jax.Array, dropout_keys: nn.RowKeys | None
   ) -> jax.Array:
     """Applies one layer."""
     config = self.config
@@ -69,5 +69,7 @@ class Mlp(nnx.Module):
     else:
       h_BTF = _gelu(up_BTF)
     h_BTF = constrain(h_BTF, ('batch', 'length', 'mlp'), config.axis_rules)
-    h_BTF = nn.dropout(h_BTF, config.mlp_dropout, dropout_key, config.row_order)
+    h_BTF = nn.dropout(
+      h_BTF, config.mlp_dropout, dropout_keys, config.row_order
+    )
     return checkpoint_name(self.down(h_BTF), 'mlp_out')

@@ -76,7 +76,7 @@ class Ring:
 
 
 def make_attend(config: ModelConfig, places: Places):
-  """A function (q_BTNH, k_BTKH, v_BTKH, dropout key) -> out_BTNH."""
+  """A function (q_BTNH, k_BTKH, v_BTKH, dropout keys) -> out_BTNH."""
   assert config.row_order is not None, 'a ring balances its chunks'
   ring = Ring(
     axes=split_axes('length', config.axis_rules),
@@ -93,8 +93,8 @@ def make_attend(config: ModelConfig, places: Places):
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
     return _attend(ring, q_BTKGH, k_BTKH, v_BTKH, queries).reshape(B, T, N, H)
 
-  def attend(q_BTNH, k_BTKH, v_BTKH, dropout_key):
-    del dropout_key
+  def attend(q_BTNH, k_BTKH, v_BTKH, dropout_keys):
+    del dropout_keys
     return per_device(local, config, (q_BTNH, k_BTKH, v_BTKH), places)
 
   return attend

@@ -60,16 +60,16 @@ class Block(nnx.Module):
     attend: Attend,
     angles: tuple[jax.Array, jax.Array] | None,
     valid_BT: jax.Array,
-    dropout_key: jax.Array | None,
+    dropout_keys: nn.RowKeys | None,
     cache: KeyValues | None,
     slot: jax.Array | None,
   ) -> tuple[jax.Array, KeyValues, Routing | None]:
     """Applies one layer; arguments as in Attention and Moe."""
     config, order = self.config, self.config.row_order
     rate = config.residual_dropout
-    keys = (
-      [None] * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
-    )
+    keys: list[nn.RowKeys | None] = [None] * 4
+    if dropout_keys is not None:
+      keys = [dropout_keys.fold_in(site) for site in range(4)]
     h_BTD, cache = self.attention(
       self.attention_norm(x_BTD), attend, angles, keys[0], cache, slot
     )
@@ -129,7 +129,7 @@ class Transformer(nnx.Module):
     positions_BT: jax.Array,
     *,
     visible_BT: jax.Array | None = None,
-    dropout_key: jax.Array | None = None,
+    dropout_keys: nn.RowKeys | None = None,
     cache: Cache | None = None,
   ) -> Output:
     """Computes the final hidden states.
@@ -142,7 +142,7 @@ class Transformer(nnx.Module):
       positions_BT: position of each token in its segment.
       visible_BT: tokens that their whole segment sees (a prefix), bool; None:
         none, every token is seen by later ones only.
-      dropout_key: turns dropout on.
+      dropout_keys: of the rows; they turn dropout on.
       cache: the tokens follow those in the cache, which is extended by them.
     """
     config = self.config
@@ -150,41 +150,46 @@ class Transformer(nnx.Module):
     if config.positions == 'learned':
       x_BTD += self.positions[...][positions_BT]
     x_BTD = x_BTD.astype(config.compute_dtype)
-    if dropout_key is not None:
-      dropout_key, key = jax.random.split(dropout_key)
-      x_BTD = nn.dropout(x_BTD, config.embedding_dropout, key, config.row_order)
+    if dropout_keys is not None:
+      # Layers have the numbers from 0 on.
+      keys = dropout_keys.fold_in(config.num_layers)
+      x_BTD = nn.dropout(
+        x_BTD, config.embedding_dropout, keys, config.row_order
+      )
     x_BTD = _place(x_BTD, config.axis_rules)
     places = Places(segments_BT, positions_BT, visible_BT)
     if cache is None:
-      x_BTD, routing = self._forward(x_BTD, places, dropout_key)
+      x_BTD, routing = self._forward(x_BTD, places, dropout_keys)
     else:
       assert visible_BT is None, 'decoding sees no later tokens'
       x_BTD, cache, routing = self._decode(x_BTD, places, cache)
     return Output(self.final_norm(x_BTD), cache, routing)
 
-  def _forward(self, x_BTD, places, dropout_key):
+  def _forward(self, x_BTD, places, dropout_keys):
     """All layers on whole rows, at once or in the stages of a pipeline."""
     config = self.config
     graphdef, stack = split(self.blocks)
     stages, microbatches = num_stages(config.axis_rules), config.microbatches
     run = functools.partial(self._layers, graphdef)
 
-    def stage(stack, number, microbatch, rows):
-      x_BTD, places = rows
-      key = dropout_key
-      if key is not None and microbatch is not None:
-        key = jax.random.fold_in(key, microbatch)
+    def stage(stack, number, rows):
+      x_BTD, places, numbers_B = rows
+      keys = None
+      if numbers_B is not None:
+        keys = dataclasses.replace(dropout_keys, rows_B=numbers_B)
       attend = make_attend(config, places)
       first = number * (config.num_layers // stages)
-      x_BTD, _, routing = run(stack, first, x_BTD, places, attend, key)
-      return (x_BTD, places), routing
+      x_BTD, _, routing = run(stack, first, x_BTD, places, attend, keys)
+      return (x_BTD, places, numbers_B), routing
 
+    numbers_B = None if dropout_keys is None else dropout_keys.rows_B
+    rows = (x_BTD, places, numbers_B)
     if stages == 1 and microbatches in (None, 1):
-      (x_BTD, _), routing = stage(stack, 0, None, (x_BTD, places))
+      (x_BTD, *_), routing = stage(stack, 0, rows)
       return x_BTD, routing
     assert microbatches is not None, 'train.setup decides how many'
-    (x_BTD, _), routing = pipeline(
-      stage, on_device(stack), (x_BTD, places), microbatches, config.axis_rules
+    (x_BTD, *_), routing = pipeline(
+      stage, on_device(stack), rows, microbatches, config.axis_rules
     )
     x_BTD = _place(x_BTD, outside(config.axis_rules))
     return x_BTD, None if routing is None else join(routing)
@@ -214,7 +219,15 @@ class Transformer(nnx.Module):
     return x_BTD, cache, routing
 
   def _layers(
-    self, graphdef, stack, first, x_BTD, places, attend, dropout_key, cache=None
+    self,
+    graphdef,
+    stack,
+    first,
+    x_BTD,
+    places,
+    attend,
+    dropout_keys,
+    cache=None,
   ):
     """Runs layers as a loop over the leading axis of their parameters.
 
@@ -225,7 +238,7 @@ class Transformer(nnx.Module):
       x_BTD: hidden states.
       places: of the tokens.
       attend: the kernel of attention, with the mask.
-      dropout_key: turns dropout on.
+      dropout_keys: of the rows, or None.
       cache: what came before the tokens, or None.
 
     Returns:
@@ -245,11 +258,9 @@ class Transformer(nnx.Module):
       params, index, key_values = xs
       params = _at_hand(params, axes, config.axis_rules)
       x_BTD = checkpoint_name(x_BTD, 'layer_input')
-      key = dropout_key
-      if key is not None:
-        key = jax.random.fold_in(key, index)
+      keys = None if dropout_keys is None else dropout_keys.fold_in(index)
       x_BTD, key_values, routing = merge(graphdef, params)(
-        x_BTD, attend, angles, valid_BT, key, key_values, slot
+        x_BTD, attend, angles, valid_BT, keys, key_values, slot
       )
       return x_BTD, (None if cache is None else key_values, routing)
 

@@ -142,11 +142,12 @@ def test_an_augmented_batch_goes_the_same_way(slices, rows_BR, plain_gradients):
 
 def test_dropout_keeps_the_scale():
   x = jnp.ones((100, 1000))
-  y = np.asarray(layers.dropout(x, 0.25, jax.random.key(0)))
+  keys = layers.RowKeys(jax.random.key(0), jnp.arange(100))
+  y = np.asarray(layers.dropout(x, 0.25, keys))
   np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
   # The standard deviation of the mean is 0.002.
   np.testing.assert_allclose(y.mean(), 1, atol=0.01)
-  assert layers.dropout(x, 0.0, jax.random.key(0)) is x
+  assert layers.dropout(x, 0.0, keys) is x
   assert layers.dropout(x, 0.5, None) is x
 
 
@@ -161,8 +162,11 @@ def test_masks_are_a_function_of_seed_and_step(rows_BR):
     )
     params = cases.random_params(recipe)
     losses = [
-      float(jitted(params, rows_BR, dropout_key(seed, jnp.asarray(step)))[0])
-      for seed, step in ((0, 0), (0, 0), (0, 1), (1, 0))
+      float(jitted(params, rows_BR, layers.RowKeys(key, jnp.arange(8)))[0])
+      for key in (
+        dropout_key(seed, jnp.asarray(step))
+        for seed, step in ((0, 0), (0, 0), (0, 1), (1, 0))
+      )
     ]
     assert losses[0] == losses[1]
     assert len(set(losses)) == 3
@@ -205,7 +209,8 @@ def test_every_site_of_every_layer_has_a_mask_of_its_own():
   params['final_norm']['scale'] += 1
   ones_BT = jnp.ones((8, 32), jnp.int32)
   model = cases.merge(recipe.graphdef, params)
-  x_BTD, *_ = model(ones_BT, ones_BT, ones_BT, dropout_key=jax.random.key(0))
+  keys = layers.RowKeys(jax.random.key(0), jnp.arange(8))
+  x_BTD, *_ = model(ones_BT, ones_BT, ones_BT, dropout_keys=keys)
   x_PD = np.asarray(x_BTD).reshape(256, 32)
   smallest_P1 = np.where(x_PD > 0, x_PD, np.inf).min(1, keepdims=True)
   counts_PD = x_PD / smallest_P1
@@ -215,22 +220,22 @@ def test_every_site_of_every_layer_has_a_mask_of_its_own():
   np.testing.assert_allclose(shares, np.array([1, 4, 6, 4, 1]) / 16, atol=0.03)
 
 
-def test_slices_of_a_batch_have_masks_of_their_own(rows_BR):
-  overrides = {'model.residual_dropout': 0.3, 'model.num_layers': 1}
-  rows_BR = np.tile(rows_BR[7:], (2, 1))
-  recipe = cases.recipe(**overrides, batch_size=2, accumulation_steps=2)
-  params, key = cases.random_params(recipe), jax.random.key(0)
-  jitted = jax.jit(functools.partial(loss_fn, recipe=recipe, marks=cases.MARKS))
-  parts = [
-    float(jitted(params, rows_BR[:1], jax.random.fold_in(key, index))[0])
-    for index in range(2)
-  ]
-  assert abs(parts[0] - parts[1]) > 0.1
-  # Only the sums are asked for, so that the gradients are not even compiled.
-  sums = jax.jit(
-    lambda *args: gradients(*args, recipe=recipe, marks=cases.MARKS)[1]
-  )(params, rows_BR, key)
-  np.testing.assert_allclose(sums.cross_entropy, sum(parts), rtol=1e-5)
+def test_rows_have_masks_of_their_own_however_the_batch_is_cut():
+  # Rows that are all alike: only their masks tell them apart.
+  rows_BR = np.repeat(cases.packed_rows(batch=1), 4, axis=0)
+
+  def run(rows, slices):
+    return run_gradients(
+      rows_BR[:rows],
+      batch_size=rows,
+      accumulation_steps=slices,
+      **{f'model.{name}_dropout': 0.3 for name in DROPOUTS},
+    )
+
+  one, whole = run(1, 1), run(4, 1)
+  assert abs(whole[1].cross_entropy / (4 * one[1].cross_entropy) - 1) > 1e-5
+  for slices in (2, 4):
+    cases.assert_trees_close(run(4, slices), whole)
 
 
 # Precision.

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from model.axes import constrain
 from model.context import reorder
+from model.layers import RowKeys
 from model.loss import cross_entropy
 from model.moe import rebalance
 from model.params import Params, merge, on_device, where_it_lay
@@ -46,7 +47,7 @@ class RouterSums:
 def loss_fn(
   params: Params,
   batch: Batch,
-  key: jax.Array | None,
+  keys: RowKeys | None,
   *,
   recipe: Recipe,
   marks: Marks,
@@ -56,7 +57,7 @@ def loss_fn(
   Args:
     params: parameters.
     batch: rows of packed documents, plain or augmented.
-    key: dropout key; None switches dropout off.
+    keys: of the dropout of the rows; None switches it off.
     recipe: the run.
     marks: ids of the special tokens.
 
@@ -80,7 +81,7 @@ def loss_fn(
     inputs.segments_BT,
     inputs.positions_BT,
     visible_BT=inputs.visible_BT,
-    dropout_key=key if config.model.dropout else None,
+    dropout_keys=keys if config.model.dropout else None,
   )
   total, nll, squared = cross_entropy(
     x_BTD,
@@ -119,36 +120,39 @@ def gradients(
 
   With accumulation, slices of the batch are computed one after the other. The
   sum over all of them is divided once by the tokens of all of them, so that a
-  slice with few tokens weighs no more than its tokens.
+  slice with few tokens weighs no more than its tokens. A row has the dropout
+  masks that it would have without slices.
   """
   config = recipe.config
   differentiate = jax.grad(
     functools.partial(loss_fn, recipe=recipe, marks=marks), has_aux=True
   )
   slices = config.accumulation_steps
+  numbers_B = jnp.arange(len(jax.tree.leaves(batch)[0]))
   if slices == 1:
-    grads, sums = differentiate(params, batch, key)
+    grads, sums = differentiate(params, batch, RowKeys(key, numbers_B))
   else:
     # Slice a takes rows a, a + A, ...: each device slices its own rows.
-    batches = jax.tree.map(
-      lambda rows: jnp.moveaxis(rows.reshape(-1, slices, rows.shape[1]), 1, 0),
-      batch,
+    rows_A = jax.tree.map(
+      lambda x: jnp.moveaxis(x.reshape(-1, slices, *x.shape[1:]), 1, 0),
+      (batch, numbers_B),
     )
 
-    def add(total, xs):
-      batch, index = xs
-      batch = jax.tree.map(
-        lambda rows: constrain(rows, ('batch', None), config.mesh.rules), batch
+    def part(rows):
+      axes = ('batch', None)
+      batch, numbers_B = jax.tree.map(
+        lambda x: constrain(x, axes[: x.ndim], config.mesh.rules), rows
       )
-      part = differentiate(params, batch, jax.random.fold_in(key, index))
-      return jax.tree.map(jnp.add, total, on_device(part)), None
+      return on_device(differentiate(params, batch, RowKeys(key, numbers_B)))
 
-    one = jax.tree.map(lambda rows: rows[0], batches)
+    def add(total, rows):
+      return jax.tree.map(jnp.add, total, part(rows)), None
+
     start = jax.tree.map(
       lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-      jax.eval_shape(differentiate, params, one, key),
+      jax.eval_shape(part, jax.tree.map(lambda x: x[0], rows_A)),
     )
-    (grads, sums), _ = jax.lax.scan(add, start, (batches, jnp.arange(slices)))
+    (grads, sums), _ = jax.lax.scan(add, start, rows_A)
   scale = 1 / jnp.maximum(sums.tokens, 1)
   return jax.tree.map(lambda g: g * scale, on_device(grads)), sums
 
