@@ -199,8 +199,8 @@ def _optimizer() -> ConfigDict:
   # evaluate and sample with it; None: off.
   optimizer.ema_decay = config_dict.placeholder(float)
   # Mesh axes that split moments and average beside those that split the
-  # parameters, such as ('data',) (ZeRO stage 1). It saves memory; gradients
-  # and new parameters then travel further where mesh.fsdp is above 1 too.
+  # parameters, such as ('data',) (ZeRO stage 1). It saves memory; new
+  # parameters are then gathered at the end of a step, where nothing hides it.
   optimizer.shard_axes = ()
   return optimizer
 

@@ -73,9 +73,7 @@ def loss_fn(
   # Tokens, targets and weights move together: the sums stay what they are.
   order = config.model.row_order
   inputs = jax.tree.map(lambda x_BT: reorder(x_BT, order), inputs)
-  # Those of the stack are brought to the devices layer by layer.
-  others = {k: on_device(v) for k, v in params.items() if k != 'blocks'}
-  model = merge(recipe.graphdef, params | others)
+  model = _module(recipe, params)
   x_BTD, _, routing = model(
     inputs.tokens_BT,
     inputs.segments_BT,
@@ -106,6 +104,12 @@ def loss_fn(
   total += moe.balance_loss * router.balance
   total += moe.router_z_loss * router.squared_normaliser
   return total, LossSums(nll, squared, tokens, router)
+
+
+def _module(recipe: Recipe, params: Params) -> Any:
+  """The model on the devices; its layers come there one by one."""
+  others = {k: on_device(v) for k, v in params.items() if k != 'blocks'}
+  return merge(recipe.graphdef, params | others)
 
 
 def gradients(
