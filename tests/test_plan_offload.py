@@ -10,14 +10,19 @@ from train.planning.plan import plan_tpus
 
 __all__ = ['libtpu']
 
-# Activations of 16 rows a chip are far larger than the state.
+# Activations of 8 rows a chip are far larger than the state.
 LARGE = MODEL | {
-  'batch_size': 128, 'model.remat': 'projections', 'mesh.fsdp': 8,
+  'batch_size': 64, 'model.remat': 'projections', 'mesh.fsdp': 8,
 }  # fmt: skip
-KEPT = (
-  'layer_input', 'query', 'key', 'value', 'context', 'attention_out', 'mlp_up',
-  'mlp_gate', 'mlp_out',
-)  # fmt: skip
+OFFLOAD = {
+  'offload.optimizer': True,
+  'offload.activations': (
+    'layer_input', 'query', 'key', 'value', 'context', 'attention_out',
+    'mlp_up', 'mlp_gate', 'mlp_out',
+  ),
+}  # fmt: skip
+# Layers, rows, positions; the widths of what is kept; bfloat16.
+KEPT = 4 * 8 * 512 * (3 * 512 + 2 * 512 + 2 * 256 + 2 * 1536) * 2
 
 
 def planned(**overrides):
@@ -32,15 +37,12 @@ def planned(**overrides):
 
 @pytest.mark.slow
 def test_a_chip_holds_less_where_the_host_holds_it(libtpu):
-  plain = planned()
-  found = planned(**{'offload.optimizer': True, 'offload.activations': KEPT})
+  plain, found = planned(), planned(**OFFLOAD)
   assert plain.host == 0
   # Counters are left.
   assert found.optimizer < 64
-  # Layers, rows, positions; the widths of KEPT; bfloat16.
-  kept = 4 * 16 * 512 * (3 * 512 + 2 * 512 + 2 * 256 + 2 * 1536) * 2
-  assert found.host >= plain.optimizer + kept
-  assert found.temporaries < plain.temporaries - 0.8 * kept
-  assert found.needed < plain.needed - plain.optimizer - 0.8 * kept
+  assert found.host >= plain.optimizer + KEPT
+  assert found.temporaries < plain.temporaries - 0.5 * KEPT
+  assert found.needed < plain.needed - plain.optimizer - 0.5 * KEPT
   assert 'host memory a device' in report.memory_text(found)
   assert 'host memory a device' not in report.memory_text(plain)
