@@ -5,9 +5,11 @@ import math
 from train.chips import Chip
 from train.planning.hlo import Instruction, Shape, shapes_in
 
-# Part of a chip's bfloat16 peak that fused attention reaches on the positions
-# that its queries see. Stated, not measured.
-ATTENTION_EFFICIENCY = 0.5
+# Part of the speed of large products that fused attention reaches on the
+# positions that its queries see, if its heads fill the matrix units: cuDNN's
+# forward pass has 600e12 operations a second on an H100 (heads of 128, rows of
+# 8,192; Shah et al. 2024, "FlashAttention-3", figure 5), of 794e12.
+ATTENTION_EFFICIENCY = 0.75
 
 # Matrix products of attention, each 2 B N T c H operations, where c is the mean
 # number of keys that a query sees: scores and weighted sum forward; backward
@@ -35,10 +37,9 @@ def kernel_flops(call: Instruction, visible_fraction: float) -> float:
   Raises:
     UnknownKernelError: there is no rule for this kernel.
   """
-  arrays = [s for s in _operands(call) if s.dtype == 'bf16' and len(s.dims) > 2]
+  arrays = _queries_and_keys(call)
   for family, part, products in _PRODUCTS:
     if family in call.name and part in call.name and len(arrays) >= 2:
-      # Queries [..., N, T, H] come first, then keys [..., K, S, H].
       queries, keys = arrays[0].dims, arrays[1].dims
       if part == 'dkv' and _fused(call, queries):
         products = _FUSED_BACKWARD
@@ -54,8 +55,24 @@ def kernel_seconds(
   call: Instruction, visible_fraction: float, chip: Chip
 ) -> float:
   """Time of one call at the stated efficiency."""
+  queries = _queries_and_keys(call)[0]
   flops = kernel_flops(call, visible_fraction)
-  return flops / (ATTENTION_EFFICIENCY * chip.device_peak)
+  return flops / attention_rate(chip, queries.dims[-1])
+
+
+def attention_rate(chip: Chip, head_dim: int) -> float:
+  """Operations a second of fused attention on one device.
+
+  Scores contract the width of a head, and weighted sums are as wide: of a
+  matrix unit with a longer side a part stands still.
+  """
+  filled = min(1.0, head_dim / chip.matrix_side)
+  return ATTENTION_EFFICIENCY * filled * chip.matmul / chip.devices
+
+
+def _queries_and_keys(call: Instruction) -> list[Shape]:
+  """Queries [..., N, T, H] come first, then keys [..., K, S, H]."""
+  return [s for s in _operands(call) if s.dtype == 'bf16' and len(s.dims) > 2]
 
 
 def _operands(call: Instruction) -> tuple[Shape, ...]:
