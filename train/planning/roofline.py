@@ -122,8 +122,9 @@ def estimate(
   scores = 0 if fused else scores / layout.parts('heads')
   elementwise = touched(config, keeps, tokens, scores, tensor) / memory
   collectives = _communication(layout, bandwidth, tokens, keeps)
-  gathers = sum(s for axis, s in collectives.items() if axis != 'tensor')
-  exposed = collectives.get('tensor', 0.0)
+  # What a layer must wait for: parts of its sums, tokens for its experts.
+  exposed = sum(collectives.get(axis, 0.0) for axis in ('tensor', 'expert'))
+  gathers = sum(collectives.values()) - exposed
   exposed += max(
     (1 - chip.hides) * gathers, gathers - HIDDEN * (products + attention)
   )
@@ -174,7 +175,7 @@ def _activations(
   """Bytes kept for the backward pass, and those at work at a time."""
   config, model = layout.config, layout.config.model
   value, tensor = value_bytes(config), layout.parts('mlp')
-  layer = matmul_parameters(model) / model.num_layers / tensor
+  layer = _layer_values(layout)
   vocabulary = model.vocab_size * model.embed_dim / tensor
   chunk = tokens / config.sequence_length * config.loss.chunk
   # Gradients, and their sum where the batch comes in slices.
@@ -182,13 +183,33 @@ def _activations(
   working: float = copies * layout.bytes['parameters']
   working += 2 * layer * value + vocabulary * (value + 4)
   working += chunk * model.vocab_size / tensor * 10
-  working += tokens * value * 6 * (model.embed_dim + model.mlp_dim / tensor)
+  wide = widths(config, layout.mesh)['mlp_up']
+  working += tokens * value * 6 * (model.embed_dim + wide)
   working += scores * (4 + 2 * value)
   kept = tokens * value * kept_values(config, layout.mesh, keeps)
   kept *= model.num_layers
   if keeps.all:
     kept += scores * value * model.num_layers
   return kept, working
+
+
+def _expert_values(layout: Layout) -> float:
+  """Values of the routed experts of a layer that a device holds gathered."""
+  model = layout.config.model
+  each = 3 * model.embed_dim * model.moe.expert_dim
+  split = layout.parts('experts') * layout.parts('mlp')
+  return model.moe.num_experts * each / split
+
+
+def _layer_values(layout: Layout) -> float:
+  """Values of the matrices of a layer that a device holds gathered."""
+  model, moe = layout.config.model, layout.config.model.moe
+  head = model.embed_dim * model.vocab_size
+  each = (matmul_parameters(model) - head) / model.num_layers
+  if moe.num_experts:
+    # Those that take part in a token.
+    each -= 3 * model.embed_dim * moe.expert_dim * moe.experts_per_token
+  return each / layout.parts('mlp') + _expert_values(layout)
 
 
 def _communication(
@@ -203,7 +224,8 @@ def _communication(
   and scatter float32 gradients, in each slice of the batch; 'tensor' reduces
   the activations of each layer twice forward and twice backward, twice more
   where the layer is recomputed; 'context' gathers keys and values forward and
-  backward and scatters their gradients; others reduce gradients.
+  backward and scatters their gradients; 'expert' gathers tokens and scatters
+  results, and the other way about for gradients; others reduce gradients.
   """
   config, model = layout.config, layout.config.model
   value, slices = value_bytes(config), config.accumulation_steps
@@ -219,7 +241,13 @@ def _communication(
     if axis in rules['embed']:
       moved += gathered * (2 * value + 4) * share * slices
     elif axis in rules['batch']:
-      moved += 2 * share * layout.bytes['parameters'] * slices
+      # Each device of the axis has experts of its own.
+      own = 4 * model.num_layers * _expert_values(layout)
+      own *= (axis in rules['experts']) / layout.parts('embed')
+      moved += 2 * share * (layout.bytes['parameters'] - own) * slices
+    if axis in rules['experts'] and model.moe.num_experts:
+      together = (4 if keeps.all else 5) * share * size * model.num_layers
+      moved += together * tokens * slices * model.embed_dim * value
     if axis in rules['length']:
       keys = 2 * model.num_kv_heads * model.head_dim / layout.parts('heads')
       moved += 3 * share * row_tokens * keys * value * model.num_layers * slices
