@@ -1,5 +1,6 @@
 """What hand-written kernels cost: the compiler knows nothing of them."""
 
+import dataclasses
 import math
 
 from train.chips import Chip
@@ -21,30 +22,54 @@ _PRODUCTS = (
   ('splash', 'fwd', 2),
 )
 _FUSED_BACKWARD = 5
+# Products of rows with the matrix of their group: jax.lax.ragged_dot.
+_GROUPED = 'ragged-dot'
 
 
 class UnknownKernelError(ValueError):
   """The program has a kernel whose cost nobody has stated."""
 
 
-def kernel_flops(call: Instruction, visible_fraction: float) -> float:
+@dataclasses.dataclass(frozen=True)
+class Fractions:
+  """What a kernel does not compute of all that its operands hold.
+
+  Attributes:
+    visible: of all pairs of positions, how many a mask lets through.
+    grouped: of the rows of a product with groups, how many are in one: those of
+      a device's own experts, in the mean.
+  """
+
+  visible: float
+  grouped: float
+
+
+def kernel_flops(call: Instruction, fractions: Fractions) -> float:
   """Operations of one call of a kernel on one device.
 
   Args:
     call: the custom call.
-    visible_fraction: of all pairs of positions, how many a mask lets through.
+    fractions: what of its operands it computes.
 
   Raises:
     UnknownKernelError: there is no rule for this kernel.
   """
-  arrays = _queries_and_keys(call)
+  arrays = _large_operands(call)
+  if _GROUPED in call.name:
+    # Rows [M, K] come first, then matrices [E, K, N]; before them stands a call
+    # that only counts, without either.
+    if len(arrays) < 2:
+      return 0.0
+    (rows, depth), (_, *sides) = arrays[0].dims, arrays[1].dims
+    width = math.prod(sides) // depth
+    return 2.0 * rows * depth * width * fractions.grouped
   for family, part, products in _PRODUCTS:
     if family in call.name and part in call.name and len(arrays) >= 2:
       queries, keys = arrays[0].dims, arrays[1].dims
       if part == 'dkv' and _fused(call, queries):
         products = _FUSED_BACKWARD
       pairs = math.prod(queries[:-1]) * keys[-2]
-      return products * 2.0 * pairs * queries[-1] * visible_fraction
+      return products * 2.0 * pairs * queries[-1] * fractions.visible
   raise UnknownKernelError(
     f'The program calls the kernel {call.name!r}, whose cost is not stated. '
     'Add a rule for it to train/planning/kernels.py.'
@@ -52,12 +77,13 @@ def kernel_flops(call: Instruction, visible_fraction: float) -> float:
 
 
 def kernel_seconds(
-  call: Instruction, visible_fraction: float, chip: Chip
+  call: Instruction, fractions: Fractions, chip: Chip
 ) -> float:
   """Time of one call at the stated efficiency."""
-  queries = _queries_and_keys(call)[0]
-  flops = kernel_flops(call, visible_fraction)
-  return flops / attention_rate(chip, queries.dims[-1])
+  flops = kernel_flops(call, fractions)
+  if _GROUPED in call.name:
+    return flops / (chip.matmul / chip.devices)
+  return flops / attention_rate(chip, _large_operands(call)[0].dims[-1])
 
 
 def attention_rate(chip: Chip, head_dim: int) -> float:
@@ -70,9 +96,12 @@ def attention_rate(chip: Chip, head_dim: int) -> float:
   return ATTENTION_EFFICIENCY * filled * chip.matmul / chip.devices
 
 
-def _queries_and_keys(call: Instruction) -> list[Shape]:
-  """Queries [..., N, T, H] come first, then keys [..., K, S, H]."""
-  return [s for s in _operands(call) if s.dtype == 'bf16' and len(s.dims) > 2]
+def _large_operands(call: Instruction) -> list[Shape]:
+  """Attention: queries [..., N, T, H], then keys [..., K, S, H]."""
+  least = 1 if _GROUPED in call.name else 2
+  return [
+    s for s in _operands(call) if s.dtype == 'bf16' and len(s.dims) > least
+  ]
 
 
 def _operands(call: Instruction) -> tuple[Shape, ...]:
