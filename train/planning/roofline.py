@@ -105,21 +105,15 @@ def estimate(
       'compiled.'
     )
   keeps = keeps or keeps_of(model)
-  fused, devices = is_fused(model), math.prod(layout.mesh.values())
   tensor, memory = layout.parts('mlp'), chip.hbm_bandwidth / chip.devices
   rows = config.batch_size / config.accumulation_steps / layout.parts('batch')
   tokens = rows * config.sequence_length / layout.parts('length')
   state = sum(layout.bytes.values())
 
-  rate = SUSTAINED * devices * chip.matmul / chip.devices
-  products = product_operations(config, keeps) / rate
-  attention = attention_operations(config, keeps, fused=fused)
-  if fused:
-    rate = SUSTAINED * devices * attention_rate(chip, model.head_dim)
-  attention /= rate
+  products, attention = _computing(layout, chip, keeps)
   # Of a layer on a device, at a time.
   scores = tokens * config.sequence_length * model.num_heads
-  scores = 0 if fused else scores / layout.parts('heads')
+  scores = 0 if is_fused(model) else scores / layout.parts('heads')
   elementwise = touched(config, keeps, tokens, scores, tensor) / memory
   collectives = _communication(layout, bandwidth, tokens, keeps)
   # What a layer must wait for: parts of its sums, tokens for its experts.
@@ -146,6 +140,17 @@ def estimate(
     state=state,
     usable=int(chip.usable_hbm / chip.devices),
   )
+
+
+def _computing(layout: Layout, chip: Chip, keeps: Keeps) -> tuple[float, float]:
+  """Seconds of products with weights, and of attention."""
+  config, model = layout.config, layout.config.model
+  devices, fused = math.prod(layout.mesh.values()), is_fused(model)
+  rate = SUSTAINED * devices * chip.matmul / chip.devices
+  products = product_operations(config, keeps) / rate
+  if fused:
+    rate = SUSTAINED * devices * attention_rate(chip, model.head_dim)
+  return products, attention_operations(config, keeps, fused=fused) / rate
 
 
 def _copies(
