@@ -187,7 +187,7 @@ def main() -> None:
     name = f'{row.config} {row.topology}'
     if arguments.only not in name:
       continue
-    found = {'roofline': _error(row)}
+    found: dict[str, float | None] = {'roofline': _error(row)}
     tpu = topologies.parse(row.topology).chip.is_tpu
     if arguments.compile and tpu and not (row.also or row.offloaded):
       found['compiler'] = _compiled(row)
