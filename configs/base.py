@@ -24,6 +24,11 @@ def get_config() -> ConfigDict:
   # The batch is computed in this many slices, one after the other, to save
   # memory. The gradients are those of the whole batch.
   config.accumulation_steps = 1
+  # A slice passes the stages of a pipeline in this many microbatches, a
+  # multiple of the stages: of microbatches + stages - 1 ticks, a stage is idle
+  # in stages - 1.
+  # None: four a stage; one without stages (mesh.stage = 1).
+  config.microbatches = config_dict.placeholder(int)
   # Tokens that a row feeds to the model.
   config.sequence_length = 1_024
   # Rows hold several documents. True: attention stays within a document, and
@@ -238,7 +243,7 @@ def _mesh() -> ConfigDict:
   mesh.rules.head_dim = ()
   mesh.rules.experts = ('expert',)
   mesh.rules.mlp = ('tensor',)
-  mesh.rules.layers = ()
+  mesh.rules.layers = ('stage',)
   return mesh
 
 

@@ -63,7 +63,8 @@ class ModelConfig:
   Some fields come from elsewhere in the run's configuration: `max_length`, the
   tokens of a row; `isolate_documents`; `visible_prefixes`, whether batches have
   tokens that are seen from before (`augmentation.ul2`); and `axis_rules`, which
-  maps the logical axes of activations to mesh axes. `row_order` is decided with
+  maps the logical axes of activations to mesh axes; `microbatches`, which
+  `train.setup` decides where it is None. `row_order` is decided with
   the kernel of attention (`attention_kernels.resolve_attention`): the chunks of
   a row in the order in which the model gets them; None: as they were written.
   """
@@ -104,6 +105,7 @@ class ModelConfig:
   isolate_documents: bool
   visible_prefixes: bool
   axis_rules: tuple[tuple[str, tuple[str, ...]], ...]
+  microbatches: int | None
   row_order: tuple[int, ...] | None = None
 
   def __post_init__(self):
@@ -111,11 +113,12 @@ class ModelConfig:
       'vocab_size', 'embed_dim', 'num_layers', 'num_heads', 'num_kv_heads',
       'head_dim', 'mlp_dim', 'max_length', 'sliding_window',
       'attention_softcap', 'logits_softcap', 'rope_theta', 'norm_epsilon',
-      'init_std', 'splash_block_q', 'splash_block_kv',
+      'init_std', 'splash_block_q', 'splash_block_kv', 'microbatches',
     ):  # fmt: skip
       value = getattr(self, name)
       if value is not None and not value > 0:
-        raise ValueError(f'model.{name} is {value}; it must be above 0.')
+        field = name if name == 'microbatches' else f'model.{name}'
+        raise ValueError(f'{field} is {value}; it must be above 0.')
     for name in ('embedding', 'attention', 'residual', 'mlp'):
       rate = getattr(self, f'{name}_dropout')
       if not 0 <= rate < 1:
@@ -206,4 +209,5 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     isolate_documents=config['isolate_documents'],
     visible_prefixes=any(ul2[f'{kind}_rate'] for kind in 'rxs'),
     axis_rules=rules,
+    microbatches=config['microbatches'],
   )

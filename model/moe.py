@@ -35,11 +35,29 @@ class Routing(NamedTuple):
       experts have the same load.
     squared_normaliser: mean squared log-normaliser of the router's logits (Zoph
       et al. 2022, equation 5).
+    tokens: how many these are.
   """
 
   load: jax.Array
   balance: jax.Array
   squared_normaliser: jax.Array
+  tokens: jax.Array
+
+
+def join(routing: Routing) -> Routing:
+  """That of all microbatches, from each stage's layers: [M, S, L / S, ...].
+
+  The losses are means over microbatches, each of the weight of its tokens.
+  """
+  tokens = routing.tokens
+  share = tokens / jnp.maximum(tokens.sum(0), 1)
+  routing = Routing(
+    load=routing.load.sum(0),
+    balance=(routing.balance * share).sum(0),
+    squared_normaliser=(routing.squared_normaliser * share).sum(0),
+    tokens=tokens.sum(0),
+  )
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), routing)
 
 
 class Moe(nnx.Module):
@@ -119,6 +137,7 @@ class Moe(nnx.Module):
       load=load_E,
       balance=moe.num_experts * (fraction_E * share_E).sum(),
       squared_normaliser=(normaliser_BT**2 * valid_BT).sum() / tokens,
+      tokens=valid_BT1.sum(),
     )
     return weights_BTC * moe.weight_scale, experts_BTC, routing
 

@@ -5,6 +5,7 @@ vocabulary, K key/value heads, H head size, L layers.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -21,8 +22,9 @@ from model.config import ModelConfig
 from model.einsum import einsum
 from model.mask import Places
 from model.mlp import Mlp
-from model.moe import Moe, Routing
+from model.moe import Moe, Routing, join
 from model.params import declare, merge, split
+from model.pipeline import num_stages, outside, pipeline
 
 # What a rematerialisation policy keeps for the backward pass, by the names
 # that the layers give with checkpoint_name.
@@ -143,42 +145,98 @@ class Transformer(nnx.Module):
     """
     config = self.config
     x_BTD = self.embedding[...][tokens_BT]
-    angles = None
     if config.positions == 'learned':
       x_BTD += self.positions[...][positions_BT]
-    else:
-      angles = nn.rotary_angles(
-        positions_BT, config.head_dim, config.rope_theta
-      )
     x_BTD = x_BTD.astype(config.compute_dtype)
     if dropout_key is not None:
       dropout_key, key = jax.random.split(dropout_key)
       x_BTD = nn.dropout(x_BTD, config.embedding_dropout, key, config.row_order)
     x_BTD = _place(x_BTD, config.axis_rules)
-
     places = Places(segments_BT, positions_BT, visible_BT)
     if cache is None:
-      attend = make_attend(config, places)
+      x_BTD, routing = self._forward(x_BTD, places, dropout_key)
     else:
       assert visible_BT is None, 'decoding sees no later tokens'
-      cache = dataclasses.replace(
-        cache,
-        segments_BS=_write(cache.segments_BS, segments_BT, cache.length),
-        positions_BS=_write(cache.positions_BS, positions_BT, cache.length),
-      )
-      slots = Places(cache.segments_BS, cache.positions_BS)
-      # One query or a short prompt: there is nothing to fuse.
-      attend = attention_xla.make_attend(config, places, slots)
-    # Padding is segment 0.
-    shared = (attend, angles, segments_BT > 0)
-    x_BTD, cache, routing = self._layers(x_BTD, shared, dropout_key, cache)
+      x_BTD, cache, routing = self._decode(x_BTD, places, cache)
     return Output(self.final_norm(x_BTD), cache, routing)
 
-  def _layers(self, x_BTD, shared, dropout_key, cache):
-    """Runs the stack as a loop over the leading axis of its parameters."""
+  def _forward(self, x_BTD, places, dropout_key):
+    """All layers on whole rows, at once or in the stages of a pipeline."""
     config = self.config
     graphdef, stack = split(self.blocks)
-    slot = None if cache is None else cache.length
+    stages, microbatches = num_stages(config.axis_rules), config.microbatches
+    run = functools.partial(self._layers, graphdef)
+
+    def stage(stack, number, microbatch, rows):
+      x_BTD, places = rows
+      key = dropout_key
+      if key is not None and microbatch is not None:
+        key = jax.random.fold_in(key, microbatch)
+      attend = make_attend(config, places)
+      first = number * (config.num_layers // stages)
+      x_BTD, _, routing = run(stack, first, x_BTD, places, attend, key)
+      return (x_BTD, places), routing
+
+    if stages == 1 and microbatches in (None, 1):
+      (x_BTD, _), routing = stage(stack, 0, None, (x_BTD, places))
+      return x_BTD, routing
+    assert microbatches is not None, 'train.setup decides how many'
+    (x_BTD, _), routing = pipeline(
+      stage, stack, (x_BTD, places), microbatches, config.axis_rules
+    )
+    x_BTD = _place(x_BTD, outside(config.axis_rules))
+    return x_BTD, None if routing is None else join(routing)
+
+  def _decode(self, x_BTD, places, cache):
+    """All layers on tokens that follow those in the cache."""
+    config = self.config
+    cache = dataclasses.replace(
+      cache,
+      segments_BS=_write(cache.segments_BS, places.segments_BT, cache.length),
+      positions_BS=_write(
+        cache.positions_BS, places.positions_BT, cache.length
+      ),
+    )
+    slots = Places(cache.segments_BS, cache.positions_BS)
+    # One query or a short prompt: there is nothing to fuse.
+    attend = attention_xla.make_attend(config, places, slots)
+    x_BTD, (k_LBSKH, v_LBSKH), routing = self._layers(
+      *split(self.blocks), 0, x_BTD, places, attend, None, cache
+    )
+    cache = dataclasses.replace(
+      cache,
+      k_LBSKH=k_LBSKH,
+      v_LBSKH=v_LBSKH,
+      length=cache.length + x_BTD.shape[1],
+    )
+    return x_BTD, cache, routing
+
+  def _layers(
+    self, graphdef, stack, first, x_BTD, places, attend, dropout_key, cache=None
+  ):
+    """Runs layers as a loop over the leading axis of their parameters.
+
+    Args:
+      graphdef: static structure of a layer.
+      stack: parameters of consecutive layers.
+      first: number of the first of them in the model.
+      x_BTD: hidden states.
+      places: of the tokens.
+      attend: the kernel of attention, with the mask.
+      dropout_key: turns dropout on.
+      cache: what came before the tokens, or None.
+
+    Returns:
+      Hidden states, keys and values of the cache and routing of each layer.
+    """
+    config = self.config
+    angles, slot = None, None if cache is None else cache.length
+    if config.positions == 'rope':
+      angles = nn.rotary_angles(
+        places.positions_BT, config.head_dim, config.rope_theta
+      )
+    # Padding is segment 0.
+    valid_BT = places.segments_BT > 0
 
     def layer(x_BTD, xs):
       params, index, key_values = xs
@@ -186,7 +244,7 @@ class Transformer(nnx.Module):
       if key is not None:
         key = jax.random.fold_in(key, index)
       x_BTD, key_values, routing = merge(graphdef, params)(
-        x_BTD, *shared, key, key_values, slot
+        x_BTD, attend, angles, valid_BT, key, key_values, slot
       )
       return x_BTD, (None if cache is None else key_values, routing)
 
@@ -197,21 +255,15 @@ class Transformer(nnx.Module):
       layer = jax.checkpoint(
         layer, policy=policy, prevent_cse=not config.scan_layers
       )
+    layers = len(jax.tree.leaves(stack)[0])
     key_values = None if cache is None else (cache.k_LBSKH, cache.v_LBSKH)
-    x_BTD, (new_key_values, routing) = jax.lax.scan(
+    x_BTD, (key_values, routing) = jax.lax.scan(
       layer,
       x_BTD,
-      (stack, jnp.arange(config.num_layers), key_values),
-      unroll=1 if config.scan_layers else config.num_layers,
+      (stack, first + jnp.arange(layers), key_values),
+      unroll=1 if config.scan_layers else layers,
     )
-    if cache is not None:
-      cache = dataclasses.replace(
-        cache,
-        k_LBSKH=new_key_values[0],
-        v_LBSKH=new_key_values[1],
-        length=cache.length + x_BTD.shape[1],
-      )
-    return x_BTD, cache, routing
+    return x_BTD, key_values, routing
 
   def head_VD(self) -> jax.Array:
     """The output matrix; the embedding where they are tied."""

@@ -176,12 +176,6 @@ def train_config(config: Mapping[str, Any]) -> TrainConfig:
   """
   _check_positive('sequence_length', config['sequence_length'])
   mesh = config['mesh']
-  for field, sizes in (('mesh', mesh), ('mesh.dcn', mesh['dcn'])):
-    if sizes['stage'] != 1:
-      raise ValueError(
-        f'{field}.stage is {sizes["stage"]}: pipeline stages are not built '
-        'yet. Set it to 1, and mesh.fsdp higher.'
-      )
   optimizer = dict(config['optimizer'])
   for name in ('decay_kinds', 'shard_axes'):
     optimizer[name] = tuple(optimizer[name])

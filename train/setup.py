@@ -1,6 +1,7 @@
 """All that a run needs beside its data and its weights, checked."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +26,9 @@ from train.step import (
 
 if TYPE_CHECKING:
   from input_pipeline.store import Manifest
+
+# Fewer than one in five ticks of a pipeline is idle then.
+_MICROBATCHES_PER_STAGE = 4
 
 
 class Rows(Protocol):
@@ -70,6 +74,7 @@ def make_setup(
   mesh, rules = make_mesh(config.mesh, devices), config.mesh.rules
   check_length(mesh, rules, config.sequence_length)
   config, attention = with_attention(config, mesh)
+  config = with_microbatches(config, mesh)
   slices = config.accumulation_steps
   # The devices split one slice of the batch; the whole batch then fits too.
   batch_sharding(
@@ -114,6 +119,43 @@ def with_attention(config: TrainConfig, mesh: Mesh) -> tuple[TrainConfig, str]:
     mesh_shape=mesh.shape,
   )
   return dataclasses.replace(config, model=model), attention
+
+
+def with_microbatches(config: TrainConfig, mesh: Mesh) -> TrainConfig:
+  """Decides into how many microbatches rows are cut for pipeline stages.
+
+  Raises:
+    ValueError: stages do not divide them, or a batch cannot be cut evenly.
+  """
+  rules = dict(config.mesh.rules)
+  stages, parts = (
+    math.prod(mesh.shape[name] for name in rules[axis])
+    for axis in ('layers', 'batch')
+  )
+  microbatches = config.model.microbatches
+  if microbatches is None:
+    microbatches = 1 if stages == 1 else _MICROBATCHES_PER_STAGE * stages
+  if microbatches % stages:
+    raise ValueError(
+      f'microbatches = {microbatches} is no multiple of the {stages} stages '
+      f'({microbatches} = {microbatches // stages} x {stages} + '
+      f'{microbatches % stages}). Change microbatches or mesh.stage.'
+    )
+  for field, rows in (
+    ('batch_size / accumulation_steps',
+     config.batch_size // config.accumulation_steps),
+    ('evaluation.batch_size', config.evaluation_batch_size),
+  ):  # fmt: skip
+    unit = microbatches * parts
+    if microbatches > 1 and rows % unit:
+      raise ValueError(
+        f'{field} = {rows} rows cannot be cut into microbatches = '
+        f'{microbatches} over {parts} device(s) ({rows} = {rows // unit} x '
+        f'{microbatches} x {parts} + {rows % unit}). Change the batch, '
+        'microbatches or the mesh.'
+      )
+  model = dataclasses.replace(config.model, microbatches=microbatches)
+  return dataclasses.replace(config, model=model)
 
 
 def data_marks(config: ModelConfig, manifest: 'Manifest') -> Marks:

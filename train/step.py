@@ -18,6 +18,7 @@ from model.context import reorder
 from model.loss import cross_entropy
 from model.moe import rebalance
 from model.params import Params, merge
+from model.pipeline import outside
 from train.compiler_options import compiler_options, refused_option
 from train.rows import Batch, Marks, unpack_rows
 from train.state import Recipe, TrainState, dropout_key
@@ -88,7 +89,7 @@ def loss_fn(
     softcap=config.model.logits_softcap,
     chunk=config.loss.chunk,
     compute_dtype=config.model.compute_dtype,
-    rules=config.mesh.rules,
+    rules=outside(config.mesh.rules),
   )
   tokens = inputs.weights_BT.sum()
   if routing is None:

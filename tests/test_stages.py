@@ -1,0 +1,182 @@
+"""Pipeline stages: rows pass them in microbatches, and nothing else changes."""
+
+import functools
+import math
+
+import cases
+import jax
+import numpy as np
+import pytest
+
+from train.mesh import batch_sharding
+from train.setup import make_setup, with_attention, with_microbatches
+from train.state import make_recipe, state_shardings
+from train.step import gradients, loss_fn
+
+ONE = {'data': 1}
+DEEP = {'model.num_layers': 4, 'microbatches': 4, 'batch_size': 16}
+DROPOUT = {
+  f'model.{name}_dropout': 0.1 for name in ('embedding', 'residual', 'mlp')
+}
+BIASED = {'model.use_bias': True, 'model.positions': 'learned'}
+EXPERTS = {
+  'model.moe.num_experts': 4,
+  'model.moe.num_shared_experts': 1,
+  'model.moe.expert_dim': 32,
+}
+SPLASH = {'model.attention': 'splash_interpreted', 'sequence_length': 512}
+
+
+def on_mesh(shape, **overrides):
+  """A recipe and its mesh, over as many devices as the mesh has."""
+  config = cases.tiny_train_config(
+    **DEEP | overrides, **{f'mesh.{axis}': size for axis, size in shape.items()}
+  )
+  mesh = cases.mesh_of(make_recipe(config), math.prod(shape.values()))
+  config = with_microbatches(with_attention(config, mesh)[0], mesh)
+  return make_recipe(config), mesh
+
+
+def run_gradients(shape, **overrides):
+  recipe, mesh = on_mesh(shape, **overrides)
+  config = recipe.config
+  rows_BR = cases.packed_rows(
+    batch=config.batch_size, tokens=config.sequence_length + 1
+  )
+  shardings = state_shardings(recipe, mesh).params
+  rows = batch_sharding(
+    mesh, config.mesh.rules, batch_size=len(rows_BR), field='batch_size'
+  )
+  function = functools.partial(gradients, recipe=recipe, marks=cases.MARKS)
+  with jax.set_mesh(mesh):
+    return jax.jit(function, out_shardings=(shardings, None))(
+      jax.device_put(cases.random_params(recipe), shardings),
+      jax.device_put(rows_BR, rows),
+      jax.random.key(1),
+    )
+
+
+def slow(*values):
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'overrides'),
+  [
+    ({'data': 2, 'stage': 2, 'tensor': 2}, DROPOUT | BIASED),
+    ({'data': 1, 'stage': 2, 'fsdp': 2, 'expert': 2}, EXPERTS),
+    slow({'data': 1, 'stage': 4}, {'model.tie_embeddings': False}),
+    slow({'data': 1, 'stage': 2, 'dcn.stage': 2}, {'microbatches': 8}),
+    slow({'data': 1, 'stage': 2, 'expert': 2, 'tensor': 2}, EXPERTS),
+    slow(
+      {'data': 1, 'stage': 2, 'context': 4},
+      DROPOUT | {'model.context_parallelism': 'ring'},
+    ),
+    slow(
+      {'data': 2, 'stage': 2, 'context': 2},
+      {'model.context_parallelism': 'ulysses', 'model.attention_dropout': 0.1},
+    ),
+    slow(
+      {'data': 1, 'stage': 2, 'fsdp': 2, 'context': 2},
+      {'model.remat': 'attention', 'model.scan_layers': False},
+    ),
+    slow(
+      {'data': 1, 'stage': 2, 'context': 2, 'tensor': 2},
+      SPLASH | {'model.remat': 'full', 'model.sliding_window': 7},
+    ),
+    slow(
+      {'data': 2, 'stage': 4},
+      DROPOUT | EXPERTS | {'accumulation_steps': 2, 'batch_size': 32},
+    ),
+  ],
+  ids=str,
+)
+def test_stages_give_what_one_device_gives(shape, overrides):
+  reference = overrides | {'model.attention': 'xla'}
+  wanted_grads, wanted_sums = run_gradients(ONE, **reference)
+  grads, sums = run_gradients(shape, **overrides)
+  cases.assert_trees_close(sums, wanted_sums, rtol=1e-6)
+  cases.assert_trees_close(grads, wanted_grads, rtol=1e-5)
+
+
+def test_microbatches_alone_change_nothing():
+  # Nor do they where the mesh has no stages: slices of a smaller memory.
+  wanted_grads, wanted_sums = run_gradients(ONE, microbatches=1)
+  grads, sums = run_gradients(ONE, microbatches=4)
+  cases.assert_trees_close(sums, wanted_sums, rtol=1e-6)
+  cases.assert_trees_close(grads, wanted_grads, rtol=1e-5)
+
+
+def test_microbatches_have_masks_of_their_own():
+  # Rows that are all alike, one a microbatch. Were the masks alike too, twice
+  # the rows would have twice the loss.
+  def loss(rows):
+    recipe, _ = on_mesh(
+      ONE, batch_size=rows, microbatches=rows, **{'model.residual_dropout': 0.5}
+    )
+    function = functools.partial(loss_fn, recipe=recipe, marks=cases.MARKS)
+    row_BR = cases.packed_rows(batch=1)
+    return jax.jit(function)(
+      cases.random_params(recipe),
+      np.repeat(row_BR, rows, axis=0),
+      jax.random.key(0),
+    )[0]
+
+  assert abs(loss(4) / (2 * loss(2)) - 1) > 1e-3
+
+
+def test_each_stage_holds_consecutive_layers():
+  recipe, mesh = on_mesh({'data': 1, 'stage': 4, 'tensor': 2})
+  sharding = state_shardings(recipe, mesh).params['blocks']['mlp']['up'][
+    'weight'
+  ]
+  held = sharding.devices_indices_map((4, 32, 64))
+  stages = mesh.axis_names.index('stage')
+  for place in range(4):
+    for device in mesh.devices.take(place, axis=stages).flat:
+      assert held[device][0] == slice(place, place + 1)
+
+
+def setup(**overrides):
+  return make_setup(
+    cases.tiny_train_config(**{'model.num_layers': 4} | overrides),
+    jax.devices()[:4],
+  )
+
+
+def test_microbatches_are_four_a_stage_unless_told():
+  def found(**overrides):
+    return setup(batch_size=16, **overrides).config.model.microbatches
+
+  assert found(**{'mesh.data': 4}) == 1
+  assert found(**{'mesh.data': 2, 'mesh.stage': 2}) == 8
+  assert found(**{'mesh.data': 2, 'mesh.stage': -1}) == 8
+  assert found(microbatches=2, **{'mesh.data': 2, 'mesh.stage': 2}) == 2
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    (
+      {'microbatches': 3},
+      r'microbatches = 3 is no multiple of the 2 stages \(3 = 1 x 2 \+ 1\)',
+    ),
+    ({'microbatches': 0}, 'microbatches is 0; it must be above 0'),
+    (
+      {'batch_size': 24, 'microbatches': 8},
+      r'batch_size / accumulation_steps = 24 rows .* = 8 over 2 device\(s\) '
+      r'\(24 = 1 x 8 x 2 \+ 8\)',
+    ),
+    (
+      {'evaluation.batch_size': 4},
+      'evaluation.batch_size = 4 rows cannot be cut into microbatches = 8',
+    ),
+    (
+      {'model.num_layers': 3},
+      r"axis 'layers' has 3 entries, which mesh.stage = 2 cannot split evenly",
+    ),
+  ],
+)
+def test_what_stages_cannot_have_is_refused(overrides, message):
+  with pytest.raises(ValueError, match=message):
+    setup(**{'batch_size': 16, 'mesh.data': 2, 'mesh.stage': 2} | overrides)
