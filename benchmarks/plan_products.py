@@ -37,7 +37,7 @@ def main() -> None:
     square = jax.ShapeDtypeStruct(
       (_SIDE, _SIDE), jnp.bfloat16, sharding=SingleDeviceSharding(device)
     )
-    options = compiler_options(device.device_kind)
+    options: dict[str, str | bool] = {**compiler_options(device.device_kind)}
     lowered = jax.jit(jnp.matmul).lower(square, square)
     module = parse(lowered.compile(compiler_options=options).as_text())
     cycles = sum(i.cycles for i in module.computations[module.entry])

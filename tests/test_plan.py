@@ -227,9 +227,36 @@ def test_a_faster_chip_and_slices_of_the_batch():
   assert base < sliced < 1.3 * base
 
 
-def test_stages_are_not_estimated():
-  with pytest.raises(ValueError, match=r'mesh\.stage is 2'):
-    gpu_plan(**{'mesh.stage': 2})
+def test_stages_cost_their_idle_ticks():
+  stages = {'mesh.stage': 4, 'mesh.fsdp': 4}
+
+  def parts(**overrides):
+    layout = lay_out(large(**overrides), 16)
+    bandwidth = dict.fromkeys(('stage', 'fsdp'), 1e12)
+    chip = topologies.parse('v6e:4x4').chip
+    return layout, roofline.estimate(layout, chip=chip, bandwidth=bandwidth)
+
+  flat_layout, flat = parts()
+  few_layout, few = parts(**stages, microbatches=4)
+  many_layout, many = parts(**stages, microbatches=16)
+  assert [x.ticks for x in (flat_layout, few_layout, many_layout)] == [
+    (1, 1), (4, 7), (16, 19),
+  ]  # fmt: skip
+  # In three of seven ticks, or of nineteen, a stage has nothing to compute.
+  assert few.attention == pytest.approx(7 / 4 * flat.attention)
+  assert many.attention == pytest.approx(19 / 16 * flat.attention)
+  # The head is not in the pipeline.
+  head = 6 * 64 * 2048 * 2048 * 32_000
+  rate = roofline.SUSTAINED * 16 * 728e12
+  layers = flat.products - head / rate
+  assert few.products - flat.products == pytest.approx(3 / 4 * layers)
+  # Inputs of a quarter of the layers, of four times as many rows, and zeros.
+  assert few.kept == pytest.approx(7 / 4 * flat.kept)
+  # Rows of bfloat16 go on in each tick, and their gradients back.
+  handed = 2 * 7 * (64 // 4 // 4) * 2048 * 2048 * 2
+  assert few.collectives['stage'] == pytest.approx(handed / 1e12)
+  with pytest.raises(ValueError, match='microbatches = 6 is no multiple of'):
+    lay_out(large(**stages, microbatches=6), 16)
 
 
 def test_hosts_share_their_adapters():

@@ -29,6 +29,9 @@ SUSTAINED = 0.85
 # The part of the time of products and attention behind which gathers of
 # parameters, and copies to and from the host, can hide.
 HIDDEN = 0.9
+# Mesh axes whose traffic computing waits for: parts of sums, tokens for their
+# experts, rows for the next stage.
+_WAITED_FOR = ('tensor', 'expert', 'stage')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,18 +95,8 @@ def estimate(
     chip: the chips.
     bandwidth: bytes a second that a device receives along each mesh axis.
     keeps: what layers keep for the backward pass; None: as model.remat says.
-
-  Raises:
-    ValueError: the mesh has pipeline stages, of which the roofline knows
-      nothing.
   """
   config, model = layout.config, layout.config.model
-  if layout.mesh['stage'] > 1:
-    raise ValueError(
-      f'mesh.stage is {layout.mesh["stage"]}: there is no estimate for '
-      'pipelines. Set mesh.stage to 1, or plan for TPUs, where the step is '
-      'compiled.'
-    )
   keeps = keeps or keeps_of(model)
   tensor, memory = layout.parts('mlp'), chip.hbm_bandwidth / chip.devices
   rows = config.batch_size / config.accumulation_steps / layout.parts('batch')
@@ -112,12 +105,15 @@ def estimate(
 
   products, attention = _computing(layout, chip, keeps)
   # Of a layer on a device, at a time.
-  scores = tokens * config.sequence_length * model.num_heads
+  microbatches, ticks = layout.ticks
+  scores = tokens / microbatches * config.sequence_length * model.num_heads
   scores = 0 if is_fused(model) else scores / layout.parts('heads')
-  elementwise = touched(config, keeps, tokens, scores, tensor) / memory
+  elementwise = touched(config, keeps, tokens, scores * microbatches, tensor)
+  # A stage has its part of the layers, and of what follows them, and computes
+  # on zeros where it waits.
+  elementwise *= ticks / microbatches / layout.stages / memory
   collectives = _communication(layout, bandwidth, tokens, keeps)
-  # What a layer must wait for: parts of its sums, tokens for its experts.
-  exposed = sum(collectives.get(axis, 0.0) for axis in ('tensor', 'expert'))
+  exposed = sum(collectives.get(axis, 0.0) for axis in _WAITED_FOR)
   gathers = sum(collectives.values()) - exposed
   exposed += max(
     (1 - chip.hides) * gathers, gathers - HIDDEN * (products + attention)
@@ -143,14 +139,24 @@ def estimate(
 
 
 def _computing(layout: Layout, chip: Chip, keeps: Keeps) -> tuple[float, float]:
-  """Seconds of products with weights, and of attention."""
+  """Seconds of products with weights, and of attention.
+
+  With stages, layers are computed in every tick, on zeros where there is no
+  microbatch; what follows them is split over the stages (model/pipeline.py).
+  """
   config, model = layout.config, layout.config.model
   devices, fused = math.prod(layout.mesh.values()), is_fused(model)
   rate = SUSTAINED * devices * chip.matmul / chip.devices
-  products = product_operations(config, keeps) / rate
+  microbatches, ticks = layout.ticks
+  idle = ticks / microbatches
+  tokens = config.batch_size * config.sequence_length
+  head = 6 * tokens * model.embed_dim * model.vocab_size
+  layers = product_operations(config, keeps) - head
+  products = (idle * layers + head) / rate
   if fused:
     rate = SUSTAINED * devices * attention_rate(chip, model.head_dim)
-  return products, attention_operations(config, keeps, fused=fused) / rate
+  attention = attention_operations(config, keeps, fused=fused)
+  return products, idle * attention / rate
 
 
 def _copies(
@@ -164,7 +170,8 @@ def _copies(
   """
   config = layout.config
   width = sum(widths(config, layout.mesh)[name] for name in keeps.host)
-  size = config.model.num_layers * tokens * width * value_bytes(config)
+  layers = config.model.num_layers / layout.stages
+  size = layers * tokens * width * value_bytes(config)
   one_way = size / (chip.host_bandwidth / chip.devices)
   every = product_operations(config, keeps)
   tokens_in_all = config.batch_size * config.sequence_length
@@ -182,19 +189,20 @@ def _activations(
   value, tensor = value_bytes(config), layout.parts('mlp')
   layer = _layer_values(layout)
   vocabulary = model.vocab_size * model.embed_dim / tensor
-  chunk = tokens / config.sequence_length * config.loss.chunk
+  chunk = tokens / config.sequence_length * config.loss.chunk / layout.stages
   # Gradients, and their sum where the batch comes in slices.
   copies = 1 if config.accumulation_steps == 1 else 2
   working: float = copies * layout.bytes['parameters']
   working += 2 * layer * value + vocabulary * (value + 4)
   working += chunk * model.vocab_size / tensor * 10
   wide = widths(config, layout.mesh)['mlp_up']
-  working += tokens * value * 6 * (model.embed_dim + wide)
+  microbatches, ticks = layout.ticks
+  working += tokens / microbatches * value * 6 * (model.embed_dim + wide)
   working += scores * (4 + 2 * value)
   kept = tokens * value * kept_values(config, layout.mesh, keeps)
-  kept *= model.num_layers
   if keeps.all:
-    kept += scores * value * model.num_layers
+    kept += scores * microbatches * value
+  kept *= model.num_layers / layout.stages * ticks / microbatches
   return kept, working
 
 
@@ -230,11 +238,15 @@ def _communication(
   the activations of each layer twice forward and twice backward, twice more
   where the layer is recomputed; 'context' gathers keys and values forward and
   backward and scatters their gradients; 'expert' gathers tokens and scatters
-  results, and the other way about for gradients; others reduce gradients.
+  results, and the other way about for gradients; others reduce gradients. With
+  stages, all of that is of a stage's layers, in every tick of the pipeline, and
+  'stage' hands rows on in each, forward and backward.
   """
   config, model = layout.config, layout.config.model
-  value, slices = value_bytes(config), config.accumulation_steps
-  rules = dict(config.mesh.rules)
+  value, rules = value_bytes(config), dict(config.mesh.rules)
+  microbatches, ticks = layout.ticks
+  slices = config.accumulation_steps * ticks
+  layers, tokens = model.num_layers / layout.stages, tokens / microbatches
   # Values of what a device holds gathered: a tensor group's part.
   gathered = layout.bytes['parameters'] / 4 * layout.parts('embed')
   row_tokens = tokens * layout.parts('length')
@@ -247,19 +259,21 @@ def _communication(
       moved += gathered * (2 * value + 4) * share * slices
     elif axis in rules['batch']:
       # Each device of the axis has experts of its own.
-      own = 4 * model.num_layers * _expert_values(layout)
+      own = 4 * layers * _expert_values(layout)
       own *= (axis in rules['experts']) / layout.parts('embed')
       moved += 2 * share * (layout.bytes['parameters'] - own) * slices
     if axis in rules['experts'] and model.moe.num_experts:
-      together = (4 if keeps.all else 5) * share * size * model.num_layers
+      together = (4 if keeps.all else 5) * share * size * layers
       moved += together * tokens * slices * model.embed_dim * value
     if axis in rules['length']:
       keys = 2 * model.num_kv_heads * model.head_dim / layout.parts('heads')
-      moved += 3 * share * row_tokens * keys * value * model.num_layers * slices
+      moved += 3 * share * row_tokens * keys * value * layers * slices
     if axis in rules['mlp']:
       again = 0 if 'attention_out' in keeps else 2
-      reduced = (4 + again) * 2 * share * model.num_layers
+      reduced = (4 + again) * 2 * share * layers
       moved += reduced * tokens * slices * model.embed_dim * value
+    if axis in rules['layers']:
+      moved = 2 * tokens * slices * model.embed_dim * value
     found[axis] = moved / bandwidth[axis]
   return found
 
