@@ -39,7 +39,9 @@ def main() -> None:
     )
     options: dict[str, str | bool] = {**compiler_options(device.device_kind)}
     lowered = jax.jit(jnp.matmul).lower(square, square)
-    module = parse(lowered.compile(compiler_options=options).as_text())
+    text = lowered.compile(compiler_options=options).as_text()
+    assert text is not None
+    module = parse(text)
     cycles = sum(i.cycles for i in module.computations[module.entry])
     speed = 2 * _SIDE**3 / (cycles / chip.clock)
     part = speed / chip.device_peak

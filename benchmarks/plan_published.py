@@ -161,7 +161,7 @@ def _best(errors: Mapping[float, list[float]], without: int | None) -> float:
 def _leave_one_out() -> None:
   errors = _errors(round(0.7 + 0.01 * step, 2) for step in range(31))
   best = _best(errors, None)
-  worst = max(math.expm1(abs(error)) for error in errors[best])
+  worst = max(abs(math.expm1(error)) for error in errors[best])
   print(f'\nSUSTAINED: {best:.2f} is best, {roofline.SUSTAINED:.2f} is set.')
   print(f'The largest error of the eight is then {worst:.0%}.')
   print('Each by the constant that the other seven choose:')

@@ -46,23 +46,31 @@ def recomputed_parameters(config: TrainConfig, keeps: Keeps) -> int:
   return model.num_layers * (again + last)
 
 
+def attention_products(keeps: Keeps, *, fused: bool) -> tuple[int, int]:
+  """Operations of attention for a pair of positions and a value of its heads.
+
+  Scores and weighted sum are two products, each of two operations. Fused
+  attention computes scores twice; without, weights are computed again where
+  anything is, and without a context their sum as well.
+
+  Returns:
+    Those of the forward pass, and of both.
+  """
+  context = 'context' in keeps
+  if fused:
+    return 4, 2 * (2 + 5) + (0 if context else 4)
+  return 4, 12 + (0 if keeps.all else 2 if context else 4)
+
+
 def attention_operations(
   config: TrainConfig, keeps: Keeps, *, fused: bool
 ) -> float:
-  """Operations of scores and weighted sums in a step.
-
-  Fused attention computes visible pairs only, and scores twice; the other
-  computes all pairs, and again where its results are not kept.
-  """
+  """Operations of attention in a step: fused, of visible pairs only."""
   model = config.model
   width = model.num_layers * model.num_heads * model.head_dim
   tokens = config.batch_size * config.sequence_length
-  if fused:
-    again = 0 if 'context' in keeps else 4
-    return tokens * width * mean_context(model) * (2 * (2 + 5) + again)
-  # The weights are computed again, and without a context their sum as well.
-  again = 0 if keeps.all else 2 if 'context' in keeps else 4
-  return tokens * width * config.sequence_length * (12 + again)
+  pairs = mean_context(model) if fused else config.sequence_length
+  return tokens * width * pairs * attention_products(keeps, fused=fused)[1]
 
 
 def touched(

@@ -16,6 +16,7 @@ from train.planning.kernels import attention_rate
 from train.planning.layout import Layout
 from train.planning.operations import (
   attention_operations,
+  attention_products,
   product_operations,
   touched,
   value_bytes,
@@ -25,9 +26,9 @@ from train.planning.operations import (
 # nothing but multiply large matrices: other shapes, a clock that falls under
 # load, gaps between kernels. The one constant that is chosen by published runs
 # (benchmarks/plan_published.py), the same for every chip.
-SUSTAINED = 0.85
+SUSTAINED = 0.84
 # The part of the time of products and attention behind which gathers of
-# parameters, and copies to and from the host, can hide.
+# parameters, and copies to and from the host in each pass, can hide.
 HIDDEN = 0.9
 # Mesh axes whose traffic computing waits for: parts of sums, tokens for their
 # experts, rows for the next stage.
@@ -119,7 +120,7 @@ def estimate(
     (1 - chip.hides) * gathers, gathers - HIDDEN * (products + attention)
   )
   copies, waiting = _copies(
-    layout, chip, tokens * config.accumulation_steps, keeps, products
+    layout, chip, tokens * config.accumulation_steps, keeps, products, attention
   )
   kept, working = _activations(layout, tokens, scores, keeps)
   return Estimate(
@@ -160,23 +161,30 @@ def _computing(layout: Layout, chip: Chip, keeps: Keeps) -> tuple[float, float]:
 
 
 def _copies(
-  layout: Layout, chip: Chip, tokens: float, keeps: Keeps, products: float
+  layout: Layout,
+  chip: Chip,
+  tokens: float,
+  keeps: Keeps,
+  products: float,
+  attention: float,
 ) -> tuple[float, float]:
   """Seconds of copies to the host and back, and those that do not hide.
 
-  What layers leave there in the forward pass hides behind the forward products,
-  a third of those that are not recomputation; what they fetch in the backward
-  pass hides behind the rest.
+  What layers leave there in the forward pass hides behind what that computes, a
+  third of the products that are not recomputation; what they fetch in the
+  backward pass hides behind the rest.
   """
   config = layout.config
   width = sum(widths(config, layout.mesh)[name] for name in keeps.host)
   layers = config.model.num_layers / layout.stages
   size = layers * tokens * width * value_bytes(config)
   one_way = size / (chip.host_bandwidth / chip.devices)
-  every = product_operations(config, keeps)
-  tokens_in_all = config.batch_size * config.sequence_length
-  forward = 2 * matmul_parameters(config.model) * tokens_in_all / every
-  passes = forward * products, (1 - forward) * products
+  in_all = config.batch_size * config.sequence_length
+  share = 2 * matmul_parameters(config.model) * in_all
+  forward = products * share / product_operations(config, keeps)
+  some, every = attention_products(keeps, fused=is_fused(config.model))
+  forward += attention * some / every
+  passes = forward, products + attention - forward
   waiting = sum(max(0.0, one_way - HIDDEN * seconds) for seconds in passes)
   return 2 * one_way, waiting
 
