@@ -10,6 +10,7 @@ Suffixes: B batch, M microbatch, S stage; arrays of the rows of a microbatch
 have its rows in front.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -63,49 +64,53 @@ def pipeline(
     [M, S].
   """
   axes, S, M = split_axes('layers', rules), num_stages(rules), microbatches
-  ticks = M + S - 1
-
-  def place(x, leading: int = 0):
-    """Splits the axis of the stages, and leaves the others to the compiler."""
-    if not axes:
-      return x
-    others = [PartitionSpec.UNCONSTRAINED] * (x.ndim - leading - 1)
-    spec = PartitionSpec(*[None] * leading, axes, *others)
-    return jax.lax.with_sharding_constraint(x, spec)
-
-  def enter(x_B):
-    # Microbatch m has rows m, m + M, ...: each device keeps its own rows.
-    x_M = jnp.moveaxis(x_B.reshape(-1, M, *x_B.shape[1:]), 1, 0)
-    # What the first stage gets in each tick, and zeros for the others.
-    padding = [(0, S - 1), (0, S - 1)] + [(0, 0)] * (x_M.ndim - 1)
-    return place(jnp.pad(x_M[:, None], padding), 1)
-
-  def leave(x_tick_S):
-    x_M = place(x_tick_S[S - 1 :, S - 1])
-    return jnp.moveaxis(x_M, 0, 1).reshape(-1, *x_M.shape[2:])
-
+  place = functools.partial(_place, axes)
   stack_S = jax.tree.map(lambda x: place(x.reshape(S, -1, *x.shape[1:])), stack)
   numbers_S = jnp.arange(S)
   run = jax.vmap(stage, spmd_axis_name=axes or None)
 
+  def hand_on(x_S, entering_S):
+    first_S = (numbers_S == 0).reshape(-1, *[1] * (x_S.ndim - 1))
+    return place(jnp.where(first_S, entering_S, jnp.roll(x_S, 1, axis=0)))
+
   def tick(rows_S, xs):
     number, entering_S = xs
-    first_S = numbers_S == 0
-
-    def hand_on(x_S, x_entering_S):
-      first = first_S.reshape(-1, *[1] * (x_S.ndim - 1))
-      return place(jnp.where(first, x_entering_S, jnp.roll(x_S, 1, axis=0)))
-
     rows_S = jax.tree.map(hand_on, rows_S, entering_S)
     rows_S, extra_S = run(stack_S, numbers_S, number - numbers_S, rows_S)
     rows_S = jax.tree.map(place, rows_S)
     return rows_S, (rows_S, extra_S)
 
-  entering = jax.tree.map(enter, rows_B)
+  entering = jax.tree.map(functools.partial(_enter, axes, S, M), rows_B)
   start_S = jax.tree.map(lambda x: jnp.zeros_like(x[0]), entering)
-  _, (left, extra) = jax.lax.scan(tick, start_S, (jnp.arange(ticks), entering))
+  ticks = jnp.arange(M + S - 1)
+  _, (leaving, extra) = jax.lax.scan(tick, start_S, (ticks, entering))
   # Stage s has microbatch m in tick m + s.
   extra = jax.tree.map(
     lambda x: x[jnp.arange(M)[:, None] + numbers_S, numbers_S], extra
   )
-  return jax.tree.map(leave, left), extra
+  return jax.tree.map(functools.partial(_leave, axes, S), leaving), extra
+
+
+def _place(axes: tuple[str, ...], x: jax.Array, dimension: int = 0):
+  """Splits a dimension over the stages; the compiler decides on the others."""
+  if not axes:
+    return x
+  spec: list[Any] = [PartitionSpec.UNCONSTRAINED] * x.ndim
+  spec[dimension] = axes
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def _enter(axes: tuple[str, ...], S: int, M: int, x_B: jax.Array) -> jax.Array:
+  """What each stage gets from outside in each tick: zeros, but for the first.
+
+  Microbatch m has rows m, m + M, ..., so that each device keeps its own.
+  """
+  x_M = jnp.moveaxis(x_B.reshape(-1, M, *x_B.shape[1:]), 1, 0)
+  padding = [(0, S - 1), (0, S - 1)] + [(0, 0)] * (x_M.ndim - 1)
+  return _place(axes, jnp.pad(x_M[:, None], padding), 1)
+
+
+def _leave(axes: tuple[str, ...], S: int, x_tick_S: jax.Array) -> jax.Array:
+  """Rows of the last stage, in the order in which they came."""
+  x_M = _place(axes, x_tick_S[S - 1 :, S - 1])
+  return jnp.moveaxis(x_M, 0, 1).reshape(-1, *x_M.shape[2:])

@@ -1,7 +1,5 @@
 """Experts: the same on every mesh, none dropped, and balanced."""
 
-import functools
-import math
 import re
 
 import cases
@@ -9,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import run_gradients
 
 from model.axes import partition_spec
 from model.grouped import grouped_product
 from model.params import merge
-from train.mesh import batch_sharding
 from train.state import state_shardings
-from train.step import gradients, jit_train_step
+from train.step import jit_train_step
 
 MOE = {
   'model.num_layers': 1,
@@ -33,33 +31,18 @@ MESHES = [
 ]
 
 
-def run_gradients(shape, rows_BR, params=None, **overrides):
-  recipe = cases.recipe(
-    **MOE | overrides, **{f'mesh.{axis}': n for axis, n in shape.items()}
-  )
-  mesh = cases.mesh_of(recipe, math.prod(shape.values()))
-  shardings = state_shardings(recipe, mesh).params
-  rows = batch_sharding(
-    mesh, recipe.config.mesh.rules, batch_size=8, field='batch_size'
-  )
-  params = cases.random_params(recipe) if params is None else params
-  function = functools.partial(gradients, recipe=recipe, marks=cases.MARKS)
-  with jax.set_mesh(mesh):
-    return jax.jit(function, out_shardings=(shardings, None))(
-      jax.device_put(params, shardings),
-      jax.device_put(rows_BR, rows),
-      jax.random.key(1),
-    )
+def run(shape, rows_BR, params=None, **overrides):
+  return run_gradients(shape, rows_BR, params, **MOE | overrides)
 
 
 @pytest.fixture(scope='module')
 def one_device():
-  return run_gradients({'data': 1}, cases.packed_rows())
+  return run({'data': 1}, cases.packed_rows())
 
 
 @pytest.mark.parametrize('shape', MESHES, ids=str)
 def test_loss_and_gradients_are_those_of_one_device(shape, one_device, rows_BR):
-  found = run_gradients(shape, rows_BR)
+  found = run(shape, rows_BR)
   cases.assert_trees_close(found, one_device, rtol=1e-5)
   grads = cases.leaves(found[0])
   assert float(jnp.abs(grads['blocks.moe.router']).max()) > 0
@@ -70,13 +53,13 @@ def test_loss_and_gradients_are_those_of_one_device(shape, one_device, rows_BR):
   'remat', [pytest.param('projections', marks=pytest.mark.slow), 'full']
 )
 def test_recomputed_gradients_are_the_same(remat, one_device, rows_BR):
-  found = run_gradients(MESHES[1], rows_BR, **{'model.remat': remat})
+  found = run(MESHES[1], rows_BR, **{'model.remat': remat})
   cases.assert_trees_close(found, one_device, rtol=1e-5)
 
 
 def test_rules_may_split_experts_otherwise(one_device, rows_BR):
   # Experts over an axis that splits no rows: their devices see all tokens.
-  found = run_gradients(
+  found = run(
     {'data': 1, 'fsdp': 2, 'tensor': 2},
     rows_BR,
     **{
@@ -96,8 +79,8 @@ def test_no_token_is_dropped_when_all_choose_alike(favourite, rows_BR):
   params = cases.random_params(cases.recipe(**MOE | overrides))
   bias = params['blocks']['moe']['selection_bias']
   params['blocks']['moe']['selection_bias'] = bias.at[:, favourite].set(9.0)
-  wanted = run_gradients({'data': 1}, rows_BR, params, **overrides)
-  found = run_gradients({'data': 1, 'expert': 2}, rows_BR, params, **overrides)
+  wanted = run({'data': 1}, rows_BR, params, **overrides)
+  found = run({'data': 1, 'expert': 2}, rows_BR, params, **overrides)
   cases.assert_trees_close(found, wanted, rtol=1e-5)
   load_LE = np.array(found[1].router.load_LE)
   assert (load_LE[:, favourite] == (rows_BR[:, :-1] != cases.PAD).sum()).all()
@@ -109,15 +92,15 @@ def test_figures_leave_padding_out(one_device, rows_BR):
   tokens = (rows_BR[:, :-1] != cases.PAD).sum()
   np.testing.assert_array_equal(router.load_LE.sum(-1), [2 * tokens])
   padded = np.concatenate([rows_BR, np.full_like(rows_BR, cases.PAD)])
-  found = run_gradients({'data': 1}, padded, batch_size=16)
+  found = run({'data': 1}, padded, batch_size=16)
   cases.assert_trees_close(found, one_device, rtol=1e-5)
 
 
 def test_slices_of_a_batch_add_up(rows_BR):
   """All but the balancing loss, which is that of each slice."""
   one = {'model.moe.balance_loss': 0.0, 'model.moe.router_z_loss': 0.0}
-  whole = run_gradients({'data': 1}, rows_BR, **one)
-  parts = run_gradients({'data': 1}, rows_BR, **one, accumulation_steps=4)
+  whole = run({'data': 1}, rows_BR, **one)
+  parts = run({'data': 1}, rows_BR, **one, accumulation_steps=4)
   cases.assert_trees_close(parts[0], whole[0], rtol=1e-5)
   np.testing.assert_array_equal(
     parts[1].router.load_LE, whole[1].router.load_LE

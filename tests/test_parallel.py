@@ -1,7 +1,6 @@
 """Every mesh computes what one device computes, and splits what it should."""
 
 import dataclasses
-import functools
 import math
 
 import cases
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from meshes import ONE, on_mesh, rows_on, run_gradients
 
 from model.flops import matmul_parameters
 from train.config import MESH_AXES, MeshConfig
@@ -20,11 +20,9 @@ from train.mesh import (
   split_further,
 )
 from train.optimizer import OPTIMIZERS
-from train.setup import with_attention
-from train.state import init_state, make_recipe, state_shardings
-from train.step import gradients, jit_train_step
+from train.state import init_state, state_shardings
+from train.step import jit_train_step
 
-ONE = {'data': 1}
 CUBE = {'data': 2, 'fsdp': 2, 'tensor': 2}
 FLAT = {'data': 1, 'fsdp': 2, 'tensor': 4}
 MESHES = [
@@ -46,37 +44,6 @@ OVERRIDES = {
   'model.positions': 'learned',
   'model.residual_dropout': 0.1,
 }
-
-
-def on_mesh(shape, **overrides):
-  """A recipe and its mesh, over as many devices as the mesh has."""
-  recipe = cases.recipe(
-    **overrides, **{f'mesh.{axis}': size for axis, size in shape.items()}
-  )
-  mesh = cases.mesh_of(recipe, math.prod(shape.values()))
-  return make_recipe(with_attention(recipe.config, mesh)[0]), mesh
-
-
-def rows_on(mesh, recipe, rows_BR):
-  sharding = batch_sharding(
-    mesh,
-    recipe.config.mesh.rules,
-    batch_size=len(rows_BR),
-    field='batch_size',
-  )
-  return jax.device_put(rows_BR, sharding)
-
-
-def run_gradients(shape, rows_BR, **overrides):
-  recipe, mesh = on_mesh(shape, **overrides)
-  shardings = state_shardings(recipe, mesh).params
-  function = functools.partial(gradients, recipe=recipe, marks=cases.MARKS)
-  with jax.set_mesh(mesh):
-    return jax.jit(function, out_shardings=(shardings, None))(
-      jax.device_put(cases.random_params(recipe), shardings),
-      rows_on(mesh, recipe, rows_BR),
-      jax.random.key(1),
-    )
 
 
 @pytest.fixture(scope='module')

@@ -1,19 +1,17 @@
 """Pipeline stages: rows pass them in microbatches, and nothing else changes."""
 
 import functools
-import math
 
 import cases
 import jax
 import numpy as np
 import pytest
+from meshes import ONE, on_mesh, run_gradients
 
-from train.mesh import batch_sharding
-from train.setup import make_setup, with_attention, with_microbatches
-from train.state import make_recipe, state_shardings
-from train.step import gradients, loss_fn
+from train.setup import make_setup
+from train.state import state_shardings
+from train.step import loss_fn
 
-ONE = {'data': 1}
 DEEP = {'model.num_layers': 4, 'microbatches': 4, 'batch_size': 16}
 DROPOUT = {
   f'model.{name}_dropout': 0.1 for name in ('embedding', 'residual', 'mlp')
@@ -27,33 +25,13 @@ EXPERTS = {
 SPLASH = {'model.attention': 'splash_interpreted', 'sequence_length': 512}
 
 
-def on_mesh(shape, **overrides):
-  """A recipe and its mesh, over as many devices as the mesh has."""
-  config = cases.tiny_train_config(
-    **DEEP | overrides, **{f'mesh.{axis}': size for axis, size in shape.items()}
-  )
-  mesh = cases.mesh_of(make_recipe(config), math.prod(shape.values()))
-  config = with_microbatches(with_attention(config, mesh)[0], mesh)
-  return make_recipe(config), mesh
-
-
-def run_gradients(shape, **overrides):
-  recipe, mesh = on_mesh(shape, **overrides)
-  config = recipe.config
+def run(shape, **overrides):
+  overrides = DEEP | overrides
   rows_BR = cases.packed_rows(
-    batch=config.batch_size, tokens=config.sequence_length + 1
+    batch=overrides['batch_size'],
+    tokens=overrides.get('sequence_length', 32) + 1,
   )
-  shardings = state_shardings(recipe, mesh).params
-  rows = batch_sharding(
-    mesh, config.mesh.rules, batch_size=len(rows_BR), field='batch_size'
-  )
-  function = functools.partial(gradients, recipe=recipe, marks=cases.MARKS)
-  with jax.set_mesh(mesh):
-    return jax.jit(function, out_shardings=(shardings, None))(
-      jax.device_put(cases.random_params(recipe), shardings),
-      jax.device_put(rows_BR, rows),
-      jax.random.key(1),
-    )
+  return run_gradients(shape, rows_BR, **overrides)
 
 
 def slow(*values):
@@ -93,16 +71,16 @@ def slow(*values):
 )
 def test_stages_give_what_one_device_gives(shape, overrides):
   reference = overrides | {'model.attention': 'xla'}
-  wanted_grads, wanted_sums = run_gradients(ONE, **reference)
-  grads, sums = run_gradients(shape, **overrides)
+  wanted_grads, wanted_sums = run(ONE, **reference)
+  grads, sums = run(shape, **overrides)
   cases.assert_trees_close(sums, wanted_sums, rtol=1e-6)
   cases.assert_trees_close(grads, wanted_grads, rtol=1e-5)
 
 
 def test_microbatches_alone_change_nothing():
   # Nor do they where the mesh has no stages: slices of a smaller memory.
-  wanted_grads, wanted_sums = run_gradients(ONE, microbatches=1)
-  grads, sums = run_gradients(ONE, microbatches=4)
+  wanted_grads, wanted_sums = run(ONE, microbatches=1)
+  grads, sums = run(ONE, microbatches=4)
   cases.assert_trees_close(sums, wanted_sums, rtol=1e-6)
   cases.assert_trees_close(grads, wanted_grads, rtol=1e-5)
 
@@ -126,7 +104,7 @@ def test_microbatches_have_masks_of_their_own():
 
 
 def test_each_stage_holds_consecutive_layers():
-  recipe, mesh = on_mesh({'data': 1, 'stage': 4, 'tensor': 2})
+  recipe, mesh = on_mesh({'data': 1, 'stage': 4, 'tensor': 2}, **DEEP)
   sharding = state_shardings(recipe, mesh).params['blocks']['mlp']['up'][
     'weight'
   ]

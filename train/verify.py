@@ -2,7 +2,9 @@
 
 The configuration is made small, all that it switches on stays on, and the loss
 and every gradient are computed on each factorisation of emulated devices and
-compared with those of one device, in float32.
+compared with those of one device, in float32. The kernels of attention that run
+there, and the ways to split rows that the configuration did not choose, are
+compared on the factorisations of half of the devices.
 """
 
 import copy
@@ -16,6 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from model.attention_splash import LANES
+from model.config import CONTEXT_PARALLELISMS
 from model.params import Params
 from train.config import MESH_AXES, TrainConfig, train_config
 from train.rows import Marks
@@ -27,6 +31,8 @@ from train.step import LossSums, gradients
 _PAD, _BOS, _CONTINUE, _EOS = range(4)
 _MARKS = Marks(pad_id=_PAD, bos_id=_BOS, continue_id=_CONTINUE)
 _VOCABULARY, _LENGTH, _HEAD_DIM = 128, 64, 8
+# Rows of a slice of the batch, and microbatches on two stages.
+_ROWS, _MICROBATCHES = 8, 2
 
 # Relative error that the order of float32 sums explains.
 TOLERANCE = 1e-4
@@ -37,7 +43,7 @@ class Result:
   """What a mesh made of the model.
 
   Attributes:
-    mesh: sizes of its axes, those of one left out.
+    mesh: sizes of its axes, those of one left out, and what was chosen for it.
     loss_error: relative to the loss of one device; None: not computed.
     gradient_error: of the worst parameter, by its largest gradient.
     parameter: the worst parameter.
@@ -61,10 +67,16 @@ class Result:
     return self.loss_error <= TOLERANCE and self.gradient_error <= TOLERANCE
 
 
-def small_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def small_config(
+  config: Mapping[str, Any], length: int = _LENGTH
+) -> dict[str, Any]:
   """The configuration with small sizes, and everything else as it is.
 
   Sizes keep what a mesh can divide: the power of two in them, up to 8.
+
+  Args:
+    config: a run's configuration, as nested dicts.
+    length: tokens of a row.
   """
   small: dict[str, Any] = copy.deepcopy(dict(config))
   model, moe = small['model'], small['model']['moe']
@@ -78,18 +90,23 @@ def small_config(config: Mapping[str, Any]) -> dict[str, Any]:
   model['vocab_size'] = _VOCABULARY
   model['init_std'] = 0.1
   model['compute_dtype'] = 'float32'
+  # What these devices have; fused kernels have lines of their own.
+  model['attention'] = 'auto'
   if model['sliding_window'] is not None:
-    model['sliding_window'] = min(model['sliding_window'], _LENGTH // 4)
+    model['sliding_window'] = min(model['sliding_window'], length // 4)
   if moe['num_experts']:
     moe['num_experts'] = _power_of_two(moe['num_experts'])
     moe['experts_per_token'] = min(
       moe['experts_per_token'], max(1, moe['num_experts'] // 2)
     )
     moe['expert_dim'] = None if moe['expert_dim'] is None else 32
-  small['sequence_length'] = _LENGTH
-  small['loss']['chunk'] = _LENGTH // 4
+  small['sequence_length'] = length
+  small['loss']['chunk'] = length // 4
   small['accumulation_steps'] = min(small['accumulation_steps'], 2)
-  small['batch_size'] = 8 * small['accumulation_steps']
+  small['batch_size'] = _ROWS * small['accumulation_steps']
+  if small['microbatches'] is not None:
+    small['microbatches'] = min(small['microbatches'], _MICROBATCHES)
+    small['batch_size'] *= small['microbatches']
   small['evaluation']['batch_size'] = small['batch_size']
   small['mesh']['dcn'] = dict.fromkeys(MESH_AXES, 1)
   return small
@@ -107,6 +124,61 @@ def meshes(devices: int, axes: Sequence[str]) -> Iterator[dict[str, int]]:
       yield dict(zip(axes, shape, strict=True))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+  """What is compared with one device.
+
+  Attributes:
+    shape: devices along each mesh axis.
+    attention: what computes it; None: what the configuration says.
+    context_parallelism: likewise.
+    length: tokens of a row.
+  """
+
+  shape: dict[str, int]
+  attention: str | None = None
+  context_parallelism: str | None = None
+  length: int = _LENGTH
+
+  @property
+  def devices(self) -> int:
+    """How many it needs."""
+    return math.prod(self.shape.values())
+
+  def __str__(self) -> str:
+    parts = [f'{axis} {n}' for axis, n in self.shape.items() if n > 1]
+    return ', '.join(
+      [
+        ' x '.join(parts) or 'one device',
+        *filter(None, (self.attention, self.context_parallelism)),
+      ]
+    )
+
+
+def cases(config: Mapping[str, Any], devices: int) -> Iterator[Case]:
+  """All that is compared for a configuration on a number of devices."""
+  axes = ['stage', 'data', 'fsdp', 'context', 'tensor']
+  if config['model']['moe']['num_experts']:
+    axes.insert(3, 'expert')
+  for shape in meshes(devices, axes):
+    yield Case(shape=shape)
+  kernel = 'splash_interpreted'
+  for shape in meshes(max(devices // 2, 1), ['data', 'context', 'tensor']):
+    split = shape['context'] > 1
+    # A device of a row has two chunks of whole blocks of the kernel.
+    length = LANES * (2 * shape['context'] if split else 1)
+    for strategy in CONTEXT_PARALLELISMS if split else [None]:
+      if split and strategy != config['model']['context_parallelism']:
+        yield Case(shape=shape, context_parallelism=strategy)
+      if strategy != 'ring':
+        yield Case(
+          shape=shape,
+          attention=kernel,
+          context_parallelism=strategy,
+          length=length,
+        )
+
+
 def verify(
   config: Mapping[str, Any], devices: Sequence[Any]
 ) -> Iterator[Result]:
@@ -119,35 +191,48 @@ def verify(
   Raises:
     ValueError: the configuration itself is wrong.
   """
-  small = small_config(config)
-  axes = ['data', 'fsdp', 'context', 'tensor']
-  if small['model']['moe']['num_experts']:
-    axes.insert(2, 'expert')
-  one = _run(_on(small, dict.fromkeys(axes, 1)), devices[:1])
-  for shape in meshes(len(devices), axes):
-    name = ' x '.join(f'{axis} {n}' for axis, n in shape.items() if n > 1)
+
+  @functools.cache
+  def one(length: int, microbatches: int):
+    reference = Case(shape={}, attention='xla', length=length)
+    return _run(_config(config, reference, microbatches), devices[:1])
+
+  for case in cases(config, len(devices)):
+    # Dropout's masks and the routers' losses are those of a microbatch.
+    staged = case.shape.get('stage', 1) > 1 or config['microbatches']
+    microbatches = _MICROBATCHES if staged else 1
+    wanted = one(case.length, microbatches)
     try:
-      found = _run(_on(small, shape), devices)
+      run = _config(config, case, microbatches)
+      found = _run(run, devices[: case.devices])
     except ValueError as error:
-      yield Result(name, refused=str(error))
+      yield Result(str(case), refused=str(error))
       continue
-    yield _compare(name, found, one)
+    yield _compare(str(case), found, wanted)
 
 
-def _on(config: dict[str, Any], shape: dict[str, int]) -> TrainConfig:
-  mesh = config['mesh'] | {axis: shape.get(axis, 1) for axis in MESH_AXES}
-  return train_config(config | {'mesh': mesh})
+def _config(
+  config: Mapping[str, Any], case: Case, microbatches: int
+) -> TrainConfig:
+  small = small_config(config, case.length)
+  small['microbatches'] = microbatches
+  small['mesh'] |= {axis: case.shape.get(axis, 1) for axis in MESH_AXES}
+  for field in ('attention', 'context_parallelism'):
+    if (value := getattr(case, field)) is not None:
+      small['model'][field] = value
+  return train_config(small)
 
 
 def _run(config: TrainConfig, devices) -> tuple[Params, LossSums]:
   setup = make_setup(config, devices)
   shardings = setup.shardings
   function = functools.partial(gradients, recipe=setup.recipe, marks=_MARKS)
+  rows_BR = _rows(config.batch_size, config.sequence_length + 1)
   with jax.set_mesh(setup.mesh):
     return jax.device_get(
       jax.jit(function, out_shardings=(shardings.params, None))(
         _parameters(setup.recipe, shardings),
-        jax.device_put(_rows(config.batch_size), setup.batch_sharding),
+        jax.device_put(rows_BR, setup.batch_sharding),
         jax.random.key(1),
       )
     )
@@ -167,12 +252,12 @@ def _parameters(recipe: Recipe, shardings: Any) -> Params:
   )
 
 
-def _rows(batch: int) -> np.ndarray:
+def _rows(batch: int, tokens: int) -> np.ndarray:
   """Packed documents; rows end in padding, and begin in the middle of one."""
   generator = np.random.default_rng(0)
-  rows_BR = np.full((batch, _LENGTH + 1), _PAD, np.int32)
+  rows_BR = np.full((batch, tokens), _PAD, np.int32)
   for b, row_R in enumerate(rows_BR):
-    start, filled = 0, _LENGTH + 1 - 3 * (b % 4)
+    start, filled = 0, tokens - 3 * (b % 4)
     while start < filled:
       length = min(int(generator.integers(5, 30)), filled - start)
       text = generator.integers(_EOS + 1, _VOCABULARY, length)
@@ -227,7 +312,7 @@ def verify_and_print(config: Mapping[str, Any], devices: Sequence[Any]) -> bool:
   wrong = sum(not result.ok for result in found)
   refused = sum(bool(result.refused) for result in found)
   print(
-    f'{len(found) - wrong - refused} meshes agree with one device, {refused} '
+    f'{len(found) - wrong - refused} lines agree with one device, {refused} '
     f'do not fit the model, {wrong} are wrong.'
   )
   return not wrong
