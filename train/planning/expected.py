@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from model.config import ModelConfig
 from train.config import TrainConfig
-from train.planning.keeps import Keeps, keeps_of, widths
+from train.planning.keeps import Keeps, kept_by, widths
 from train.planning.memory import Array
 
 
@@ -53,7 +53,7 @@ def expected_arrays(
   T, S = config.sequence_length // parts('length'), config.sequence_length
   L, vocab = model.num_layers, model.vocab_size // parts('vocab')
   value = 2 if model.compute_dtype == 'bfloat16' else 4
-  kept = kept_values(config, mesh, keeps_of(model))
+  kept = kept_values(config, mesh, kept_by(model))
   chunk = min(config.loss.chunk, T)
   found = [
     Array(

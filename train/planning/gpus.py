@@ -9,7 +9,7 @@ from train.config import TrainConfig
 from train.planning import memory, roofline
 from train.planning.budget import budget
 from train.planning.expected import expected_arrays, is_fused
-from train.planning.keeps import keeps_of
+from train.planning.keeps import kept_by
 from train.planning.layout import Layout, lay_out
 from train.planning.operations import attention_operations, product_operations
 from train.planning.plan import ARRAYS, Plan
@@ -34,7 +34,7 @@ def plan_gpus(
   speeds = roofline.gpu_bandwidth(topology.chip, layout.mesh, topology.shape[1])
   found = roofline.estimate(layout, chip=topology.chip, bandwidth=speeds)
   traffic = _traffic(found, topology, speeds)
-  keeps = keeps_of(config.model)
+  keeps = kept_by(config.model)
   operations = product_operations(config, keeps)
   operations += attention_operations(
     config, keeps, fused=is_fused(config.model)

@@ -61,6 +61,11 @@ def keeps_of(
   )
 
 
+def kept_by(model: ModelConfig) -> Keeps:
+  """What the layers of a model keep, as its configuration says."""
+  return keeps_of(model)
+
+
 def widths(config: TrainConfig, mesh: Mapping[str, int]) -> dict[str, float]:
   """Values of each name for a token of a device, of one layer.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from model.flops import matmul_parameters
 from train.chips import Chip
 from train.planning.expected import is_fused, kept_values
-from train.planning.keeps import Keeps, keeps_of, widths
+from train.planning.keeps import Keeps, kept_by, widths
 from train.planning.kernels import attention_rate
 from train.planning.layout import Layout
 from train.planning.operations import (
@@ -95,10 +95,10 @@ def estimate(
     layout: the run on its mesh.
     chip: the chips.
     bandwidth: bytes a second that a device receives along each mesh axis.
-    keeps: what layers keep for the backward pass; None: as model.remat says.
+    keeps: what layers keep for the backward pass; None: as the run says.
   """
   config, model = layout.config, layout.config.model
-  keeps = keeps or keeps_of(model)
+  keeps = keeps or kept_by(model)
   tensor, memory = layout.parts('mlp'), chip.hbm_bandwidth / chip.devices
   rows = config.batch_size / config.accumulation_steps / layout.parts('batch')
   tokens = rows * config.sequence_length / layout.parts('length')

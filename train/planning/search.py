@@ -172,7 +172,7 @@ def estimate_run(
   Args:
     config: the run.
     topology: the machine.
-    keeps: what layers keep for the backward pass; None: as model.remat says.
+    keeps: what layers keep for the backward pass; None: as the run says.
 
   Raises:
     ValueError: the run does not fit the mesh.
