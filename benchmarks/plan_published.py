@@ -101,11 +101,11 @@ ROWS = (
       overrides={'sequence_length': 131_072, 'mesh.context': 8},
       source=f'{_RECIPES}, ironwood, rows of 131,072'),
   Row(config='mixtral_8x7b', topology='v5p:4x4x8', rows=4608, published=2909,
-      chooses=False, overrides={'mesh.expert': 1},
+      chooses=False,
       source='MaxText, tiering.md, on 8x4x4'),
   Row(config='mixtral_8x7b', topology='v6e:16x16', rows=3072, published=3645,
       offloaded=(*_QKV, 'attention_out'), chooses=False,
-      overrides={'mesh.expert': 1}, source=f'{_RECIPES}, trillium'),
+      source=f'{_RECIPES}, trillium'),
 )  # fmt: skip
 
 

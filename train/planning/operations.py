@@ -74,7 +74,13 @@ def attention_operations(
 
 
 def touched(
-  config: TrainConfig, keeps: Keeps, tokens: float, scores: float, tensor: int
+  config: TrainConfig,
+  keeps: Keeps,
+  *,
+  tokens: float,
+  scores: float,
+  wide: float,
+  tensor: int,
 ) -> float:
   """Bytes read and written beside products, for a microbatch on a device.
 
@@ -83,12 +89,13 @@ def touched(
     keeps: what is not computed again.
     tokens: of a microbatch on a device.
     scores: of a layer on a device, where attention writes them to memory.
+    wide: values of the feed-forward layer for a token (keeps.widths): of a
+      mixture also the rows that came for the experts of other devices.
     tensor: devices that split a layer.
   """
   model, value = config.model, value_bytes(config)
   passes = 3 if keeps.all else 4
-  narrow, wide = model.embed_dim, _feed_forward(model) / tensor
-  widths = _PASSES_D * narrow + _PASSES_F * wide
+  widths = _PASSES_D * model.embed_dim + _PASSES_F * wide
   found = tokens * value * passes / 3 * model.num_layers * widths
   # Scores are written and read in float32 and in compute_dtype.
   found += 2 * passes * scores * (4 + value) * model.num_layers

@@ -99,7 +99,7 @@ def estimate(
   """
   config, model = layout.config, layout.config.model
   keeps = keeps or kept_by(model)
-  tensor, memory = layout.parts('mlp'), chip.hbm_bandwidth / chip.devices
+  memory = chip.hbm_bandwidth / chip.devices
   rows = config.batch_size / config.accumulation_steps / layout.parts('batch')
   tokens = rows * config.sequence_length / layout.parts('length')
   state = sum(layout.bytes.values())
@@ -109,19 +109,24 @@ def estimate(
   microbatches, ticks = layout.ticks
   scores = tokens / microbatches * config.sequence_length * model.num_heads
   scores = 0 if is_fused(model) else scores / layout.parts('heads')
-  elementwise = touched(config, keeps, tokens, scores * microbatches, tensor)
+  elementwise = touched(
+    config,
+    keeps,
+    tokens=tokens,
+    scores=scores * microbatches,
+    wide=widths(config, layout.mesh)['mlp_up'],
+    tensor=layout.parts('mlp'),
+  )
   # A stage has its part of the layers, and of what follows them, and computes
   # on zeros where it waits.
   elementwise *= ticks / microbatches / layout.stages / memory
   collectives = _communication(layout, bandwidth, tokens, keeps)
   exposed = sum(collectives.get(axis, 0.0) for axis in _WAITED_FOR)
   gathers = sum(collectives.values()) - exposed
-  exposed += max(
-    (1 - chip.hides) * gathers, gathers - HIDDEN * (products + attention)
-  )
-  copies, waiting = _copies(
-    layout, chip, tokens * config.accumulation_steps, keeps, products, attention
-  )
+  hidden = min(chip.hides * gathers, HIDDEN * (products + attention))
+  exposed += gathers - hidden
+  every = tokens * config.accumulation_steps
+  copies, waiting = _copies(layout, chip, every, keeps, products, attention)
   kept, working = _activations(layout, tokens, scores, keeps)
   return Estimate(
     products=products,
