@@ -39,13 +39,14 @@ def plan_gpus(
   operations += attention_operations(
     config, keeps, fused=is_fused(config.model)
   )
+  waiting = {'all axes': found.exposed, 'the link to the host': found.waiting}
   speed = speed_of(
     config,
     topology,
     products=found.products,
     kernels=found.attention,
     elementwise=found.elementwise + found.update,
-    exposed={'all axes': found.exposed} if found.exposed else {},
+    exposed={name: seconds for name, seconds in waiting.items() if seconds},
     traffic=traffic,
     flops={config.model.compute_dtype: int(operations)},
   )
