@@ -19,9 +19,11 @@ from train.planning.command import plan_run, search_text
 from train.planning.dimensions import dimensions
 from train.planning.environment import VARIABLES
 from train.planning.expected import expected_arrays
+from train.planning.keeps import NAMES, keeps_of
 from train.planning.layout import lay_out
 from train.planning.make import make_plan
 from train.planning.memory import Memory, state_arrays
+from train.planning.operations import attention_operations, product_operations
 from train.planning.plan import Plan, as_json
 from train.planning.program import Program
 
@@ -115,9 +117,10 @@ def test_the_roofline_adds_up():
   assert speed.mfu == pytest.approx(
     speed.model_flops / speed.step / (16 * 989e12)
   )
-  # Products at the stated efficiency, and nothing faster than the peak.
+  # Products at what the chip reaches with them, less what training loses.
+  operations = product_operations(large(), keeps_of(large().model))
   assert speed.products == pytest.approx(
-    roofline.product_operations(large()) / (16 * 989e12 * 0.75)
+    operations / (16 * 794.5e12 * roofline.SUSTAINED)
   )
   assert 0.05 < speed.mfu < 0.75
 
@@ -144,6 +147,71 @@ def test_less_is_computed_where_more_is_kept(remat):
   assert other.memory.needed >= full.memory.needed
 
 
+def estimated(config=None, keeps=None, name='v6e:4x4', **changes):
+  config = config or large()
+  chip = dataclasses.replace(topologies.parse(name).chip, **changes)
+  bandwidth = dict.fromkeys(('data', 'fsdp', 'tensor'), 1e12)
+  layout = lay_out(config, 16)
+  return roofline.estimate(layout, chip=chip, bandwidth=bandwidth, keeps=keeps)
+
+
+def test_what_waits_on_the_host_is_neither_kept_nor_computed_again():
+  model = large().model
+  full, all_names = keeps_of(model), keeps_of(model, NAMES)
+  most = keeps_of(dataclasses.replace(model, remat='projections'))
+  base, host, device = (estimated(keeps=k) for k in (full, all_names, most))
+  # Nothing of a layer stays, and what is computed again is that of the policy
+  # which keeps as much.
+  assert host.kept == 0 < base.kept < device.kept
+  assert host.products == device.products < base.products
+  assert (base.copies, device.copies) == (0, 0)
+  # Inputs and outputs of 2,048, 16 heads of 128 four times, two times 8,192:
+  # of 8,192 tokens on each device, out and back.
+  values = 16 * 8192 * (2 * 2048 + 4 * 16 * 128 + 2 * 8192)
+  assert host.copies == pytest.approx(2 * 2 * values / 32e9)
+  # The forward pass and the backward pass hide one way each.
+  slow = estimated(keeps=all_names, host_bandwidth=1e9)
+  hidden = roofline.HIDDEN * (slow.products + slow.attention)
+  assert slow.waiting == pytest.approx(slow.copies - hidden)
+  assert slow.seconds == pytest.approx(
+    slow.products + slow.attention + slow.elementwise + slow.update
+    + slow.exposed + slow.waiting
+  )  # fmt: skip
+  assert estimated(keeps=all_names, host_bandwidth=1e15).waiting == 0
+
+
+def test_some_names_are_recomputed_and_some_are_not():
+  model = large().model
+  only = product_operations(large(), keeps_of(model, ('query', 'mlp_up')))
+  none = product_operations(large(), keeps_of(model))
+  tokens = 64 * 2048
+  assert none - only == 2 * tokens * 16 * (2048 * 2048 + 2048 * 8192)
+  fused = {
+    names: attention_operations(large(), keeps_of(model, names), fused=True)
+    for names in ((), ('query',), ('context',))
+  }
+  assert fused['context',] < fused['query',] == fused[()]
+  with pytest.raises(ValueError, match="names 'quary'; there are layer_input"):
+    keeps_of(model, ('quary',))
+
+
+def test_collectives_of_a_gpu_are_not_free():
+  free = estimated(hides=1.0)
+  assert free.exposed == 0
+  shared = estimated(hides=0.25)
+  assert shared.exposed == pytest.approx(0.75 * free.collectives['fsdp'])
+
+
+def test_narrow_heads_leave_wide_matrix_units_idle():
+  config = large(**{'model.attention': 'splash'})
+  v6e, narrow, narrower = (
+    estimated(config, matrix_side=side).attention for side in (256, 128, 64)
+  )
+  # Heads of 128.
+  assert v6e == pytest.approx(2 * narrow)
+  assert narrow == narrower
+
+
 def test_a_faster_chip_and_slices_of_the_batch():
   def step(**overrides):
     plan = gpu_plan(**overrides)
@@ -155,12 +223,40 @@ def test_a_faster_chip_and_slices_of_the_batch():
   assert step(name='a100:2x8')[0] > base
   sliced, less = step(accumulation_steps=4)
   assert less < memory
-  assert sliced == pytest.approx(base, rel=0.05)
+  # Parameters are gathered for each slice, and no GPU does that for nothing.
+  assert base < sliced < 1.3 * base
 
 
-def test_stages_are_not_estimated():
-  with pytest.raises(ValueError, match=r'mesh\.stage is 2'):
-    gpu_plan(**{'mesh.stage': 2})
+def test_stages_cost_their_idle_ticks():
+  stages = {'mesh.stage': 4, 'mesh.fsdp': 4}
+
+  def parts(**overrides):
+    layout = lay_out(large(**overrides), 16)
+    bandwidth = dict.fromkeys(('stage', 'fsdp'), 1e12)
+    chip = topologies.parse('v6e:4x4').chip
+    return layout, roofline.estimate(layout, chip=chip, bandwidth=bandwidth)
+
+  flat_layout, flat = parts()
+  few_layout, few = parts(**stages, microbatches=4)
+  many_layout, many = parts(**stages, microbatches=16)
+  assert [x.ticks for x in (flat_layout, few_layout, many_layout)] == [
+    (1, 1), (4, 7), (16, 19),
+  ]  # fmt: skip
+  # In three of seven ticks, or of nineteen, a stage has nothing to compute.
+  assert few.attention == pytest.approx(7 / 4 * flat.attention)
+  assert many.attention == pytest.approx(19 / 16 * flat.attention)
+  # The head is not in the pipeline.
+  head = 6 * 64 * 2048 * 2048 * 32_000
+  rate = roofline.SUSTAINED * 16 * 728e12
+  layers = flat.products - head / rate
+  assert few.products - flat.products == pytest.approx(3 / 4 * layers)
+  # Inputs of a quarter of the layers, of four times as many rows, and zeros.
+  assert few.kept == pytest.approx(7 / 4 * flat.kept)
+  # Rows of bfloat16 go on in each tick, and their gradients back.
+  handed = 2 * 7 * (64 // 4 // 4) * 2048 * 2048 * 2
+  assert few.collectives['stage'] == pytest.approx(handed / 1e12)
+  with pytest.raises(ValueError, match='microbatches = 6 is no multiple of'):
+    lay_out(large(**stages, microbatches=6), 16)
 
 
 def test_hosts_share_their_adapters():

@@ -12,9 +12,12 @@ import os
 import pathlib
 
 import cases
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import SingleDeviceSharding
 
-from train.compiler_options import libtpu_version
+from train.compiler_options import compiler_options, libtpu_version
 from train.planning import hlo, topologies
 from train.planning.cache import Cache
 from train.planning.environment import VARIABLES
@@ -134,3 +137,24 @@ def test_no_large_product_is_multiplied_in_float32(compiled):
   _, module, _, record = compiled
   assert record.get('products float32', 0) < 0.01 * record['products bfloat16']
   assert hlo.float32_products(module, least=128 * 128) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'name', ['v4:2x2x1', 'v5e:1x1', 'v5p:2x2x1', 'v6e:1x1', 'tpu7x:2x2x1']
+)
+def test_rows_are_multiplied_with_the_matrix_of_their_group_only(name, libtpu):
+  device = topologies.devices(topologies.parse(name))[0]
+  here = SingleDeviceSharding(device)
+  rows = jax.ShapeDtypeStruct((4096, 512), jnp.bfloat16, sharding=here)
+  matrices = jax.ShapeDtypeStruct((8, 512, 1024), jnp.bfloat16, sharding=here)
+  sizes = jax.ShapeDtypeStruct((8,), jnp.int32, sharding=here)
+  lowered = jax.jit(jax.lax.ragged_dot).lower(rows, matrices, sizes)
+  once = 2 * 4096 * 512 * 1024
+  options = dict(compiler_options(device.device_kind))
+  costs = lowered.compile(compiler_options=options).cost_analysis()
+  assert costs['flops'] < 1.1 * once
+  # The option is what does it.
+  options['xla_tpu_enable_ragged_dot_kernel'] = 'false'
+  costs = lowered.compile(compiler_options=options).cost_analysis()
+  assert costs['flops'] > 7 * once

@@ -11,8 +11,9 @@ from jax.sharding import PartitionSpec as P
 
 from model.config import REMATS
 from model.flops import matmul_parameters
-from train.planning import roofline
 from train.planning.flops import product_flops
+from train.planning.keeps import keeps_of
+from train.planning.operations import attention_operations, product_operations
 from train.planning.program import trace
 from train.setup import make_setup
 
@@ -60,6 +61,42 @@ def test_of_a_branch_the_costlier_side_counts():
   assert flops(branch, p, A, W) == {'bfloat16': 2 * 1200}
 
 
+def test_a_row_meets_the_matrix_of_its_group_alone():
+  def loss(x, w, sizes):
+    return jax.lax.ragged_dot(x, w, sizes).astype(jnp.float32).sum()
+
+  w = jax.ShapeDtypeStruct((4, 10, 7), jnp.bfloat16)
+  sizes = jax.ShapeDtypeStruct((4,), jnp.int32)
+  once = 2 * 6 * 10 * 7
+  assert flops(loss, A, w, sizes) == {'bfloat16': once}
+  # The gradients of rows and of matrices are as large, whatever the groups.
+  assert flops(jax.grad(loss, (0, 1)), A, w, sizes) == {'bfloat16': 3 * once}
+
+
+@pytest.mark.parametrize('remat', REMATS)
+def test_a_mixture_multiplies_the_chosen_experts(remat):
+  config = cases.tiny_train_config(
+    **{
+      'model.remat': remat,
+      'model.compute_dtype': 'bfloat16',
+      'model.moe.num_experts': 4,
+      'model.moe.experts_per_token': 2,
+      'model.moe.num_shared_experts': 1,
+      'model.moe.expert_dim': 48,
+      'mesh.data': -1,
+    }
+  )
+  found = product_flops(trace(make_setup(config), augmented=False).jaxpr.jaxpr)
+  keeps = keeps_of(config.model)
+  expected = product_operations(config, keeps)
+  expected += attention_operations(config, keeps, fused=False)
+  # The router multiplies in float32.
+  model, tokens = config.model, config.batch_size * config.sequence_length
+  router = model.num_layers * model.embed_dim * model.moe.num_experts
+  again = 0 if remat == 'none' else 1
+  assert found['bfloat16'] == expected - tokens * router * (6 + 2 * again)
+
+
 def test_a_shard_map_counts_on_every_device():
   mesh = Mesh(jax.devices()[:2], ('x',), axis_types=(AxisType.Auto,))
   mapped = jax.shard_map(
@@ -80,8 +117,9 @@ def test_a_step_multiplies_what_the_architecture_says(remat):
   )
   setup = make_setup(config)
   found = product_flops(trace(setup, augmented=False).jaxpr.jaxpr)
-  expected = roofline.product_operations(config)
-  expected += roofline.attention_operations(config, fused=False)
+  keeps = keeps_of(config.model)
+  expected = product_operations(config, keeps)
+  expected += attention_operations(config, keeps, fused=False)
   assert found['bfloat16'] == expected
   # The rest is no product with a weight: a millionth in a large model.
   assert found.total() - expected < 0.01 * expected

@@ -81,6 +81,10 @@ def test_the_table_is_whole_and_plausible():
     assert chip.dcn_bandwidth < chip.ici_bandwidth < chip.hbm_bandwidth
     # Between 100 and 400 operations for a byte: all of them are balanced so.
     assert 100 < chip.peaks['bfloat16'] / chip.hbm_bandwidth < 600
+    # No chip reaches its peak, nor leaves a third of it.
+    assert 2 / 3 < chip.matmul / chip.peaks['bfloat16'] < 1
+    assert chip.host_bandwidth < chip.ici_bandwidth
+    assert (chip.hides == 1) == chip.is_tpu
     assert chip.is_tpu == (chip.name in compiler_options.COMPILER_OPTIONS)
     assert (chip.clock > 0) == chip.is_tpu == (chip.wraps_at > 0)
 

@@ -230,6 +230,27 @@ def splash(name: str, operands: str, results: str) -> hlo.Instruction:
   )
 
 
+HALF = kernels.Fractions(visible=0.5, grouped=0.25)
+
+
+def test_grouped_products_cost_the_rows_that_are_in_a_group():
+  M, K, N, E = 512, 128, 256, 8
+  rows, matrices = f'bf16[{M},{K}]{{1,0}}', f'bf16[{E},{K},{N}]{{2,1,0}}'
+  metadata = 's32[1]{0}, s32[9]{0}, s32[39]{0}, s32[39]{0}, s32[1]{0}, '
+  call = splash('ragged-dot-none.1', f'{metadata}{rows}, {matrices}', '')
+  product = 2 * M * K * N * 0.25
+  assert kernels.kernel_flops(call, HALF) == product
+  seconds = kernels.kernel_seconds(call, HALF, CHIP)
+  assert seconds == pytest.approx(product / CHIP.matmul)
+  # Transposed matrices, for the gradient of the rows.
+  wide = splash(
+    'ragged-dot-none.2', f'{metadata}bf16[{M},{N}]{{1,0}}, {matrices}', ''
+  )
+  assert kernels.kernel_flops(wide, HALF) == product
+  counts = splash('ragged-dot-metadata', 's32[8]{0}', '')
+  assert kernels.kernel_seconds(counts, HALF, CHIP) == 0
+
+
 def test_kernels_cost_the_products_that_attention_needs():
   B, N, K, T, H = 2, 8, 4, 256, 128
   q, kv = (
@@ -239,21 +260,21 @@ def test_kernels_cost_the_products_that_attention_needs():
   operands = f's32[1,4]{{1,0}}, {q}, {kv}, {kv}'
   product = 2 * B * N * T * T * H * 0.5
   forward = splash('splash_mha_fwd_residuals.3', operands, q)
-  assert kernels.kernel_flops(forward, 0.5) == 2 * product
+  assert kernels.kernel_flops(forward, HALF) == 2 * product
   dq = splash('splash_mha_dq.3', operands, q)
-  assert kernels.kernel_flops(dq, 0.5) == 3 * product
+  assert kernels.kernel_flops(dq, HALF) == 3 * product
   dkv = splash('splash_mha_dkv.3', operands, f'({kv}, {kv})')
-  assert kernels.kernel_flops(dkv, 0.5) == 4 * product
+  assert kernels.kernel_flops(dkv, HALF) == 4 * product
   partial = f'bf16[{B},2,{N},{T},{H}]{{4,3,2,1,0}}'
   fused = splash('splash_mha_dkv.4', operands, f'({partial}, {kv}, {kv})')
-  assert kernels.kernel_flops(fused, 0.5) == 5 * product
-  seconds = kernels.kernel_seconds(forward, 0.5, CHIP)
-  assert seconds == pytest.approx(2 * product / (0.5 * 197e12))
+  assert kernels.kernel_flops(fused, HALF) == 5 * product
+  seconds = kernels.kernel_seconds(forward, HALF, CHIP)
+  assert seconds == pytest.approx(2 * product / (0.75 * CHIP.matmul))
 
 
 def test_a_kernel_without_a_stated_cost_is_refused():
   with pytest.raises(kernels.UnknownKernelError, match=r"'mystery\.1'"):
-    kernels.kernel_flops(splash('mystery.1', '', ''), 0.5)
+    kernels.kernel_flops(splash('mystery.1', '', ''), HALF)
 
 
 def test_a_branch_counts_as_its_longer_side(module, network):

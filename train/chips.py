@@ -11,6 +11,25 @@ may use of the HBM: the limit in libtpu 0.0.42.1's own message when it refuses a
 program. Clocks: the peak divided by the operations of the matrix units in a
 cycle. GPUs: NVIDIA's data sheets of A100, H100, H200 and B200 (SXM); their
 network is the usual one adapter a GPU (200 Gb/s for A100, 400 Gb/s beyond).
+
+What large bfloat16 products reach (matmul). GPUs: the table of maximum
+achievable matmul FLOPS in github.com/stas00/ml-engineering (A100 267.9, H100
+and H200 794.5, B200 1,745 TFLOPS). TPU v6e and 7x: by the clock of the device,
+8,192 x 8,192 x 8,192 and the mean of twelve up to 16,384 x 16,384 x 18,432
+(github.com/yangwhale/gpu-tpu-pedia, tpu/v7_perf, February 2026): 728 TFLOPS,
+and 1,099 of each of two devices. Of v4, v5e and v5p no measurement was found:
+what libtpu 0.0.42.1 expects of the same product (benchmarks/plan_products.py),
+which for v6e and 7x is 0.89 and 0.93 of the peak, and measured 0.79 and 0.95.
+
+Host links, in one direction: TPUs, scaling-book, chapter 2 (15 GB/s a chip,
+v6e 32; none is published for 7x, taken as v6e's); GPUs, PCIe 4.0 and 5.0 x16.
+
+Collectives of a TPU run beside the TensorCore. Those of a GPU take
+multiprocessors, memory and power from computing (hides): Lee et al. 2025 (arXiv
+2507.03114) measure on A100 and H100 that computing takes 1.189 times as long
+beside them on average, and that one after the other takes 1.102 times as long
+as both at once. So the collectives took 1.102 x 1.189 - 1 = 0.31 of computing,
+0.189 of which came back as slower computing: they hide 1 - 0.189 / 0.31 = 0.39.
 """
 
 import dataclasses
@@ -34,6 +53,11 @@ class Chip:
     ici_links: links to other chips: of the torus, or one NVLink switch port.
     ici_bandwidth: bytes a second of one link in one direction.
     dcn_bandwidth: bytes a second that leave a chip for other slices or hosts.
+    host_bandwidth: bytes a second to the memory of the host, in one direction.
+    matmul: bfloat16 operations a second that large products reach.
+    matrix_side: of a matrix unit: narrower products leave a part of it idle.
+    hides: part of a collective's time that costs computing nothing, if there
+      is enough to compute meanwhile.
     clock: cycles a second of the TensorCore; 0 for a GPU.
     dimensions: of the torus; 0 for a GPU.
     wraps_at: sizes of a dimension that is closed to a ring: a multiple of this.
@@ -49,6 +73,10 @@ class Chip:
   ici_links: int
   ici_bandwidth: float
   dcn_bandwidth: float
+  host_bandwidth: float
+  matmul: float
+  matrix_side: int
+  hides: float = 1.0
   clock: float = 0.0
   dimensions: int = 0
   wraps_at: int = 0
@@ -76,6 +104,9 @@ _TPUS = (
     ici_bandwidth=45e9,
     # Not published; taken as that of v5p.
     dcn_bandwidth=6.25e9,
+    host_bandwidth=15e9,
+    matmul=255e12,
+    matrix_side=128,
     clock=1.05e9,
     dimensions=3,
     wraps_at=4,
@@ -90,6 +121,9 @@ _TPUS = (
     ici_links=4,
     ici_bandwidth=45e9,
     dcn_bandwidth=3.125e9,
+    host_bandwidth=15e9,
+    matmul=192e12,
+    matrix_side=128,
     clock=1.5e9,
     dimensions=2,
     wraps_at=16,
@@ -104,6 +138,9 @@ _TPUS = (
     ici_links=6,
     ici_bandwidth=90e9,
     dcn_bandwidth=6.25e9,
+    host_bandwidth=15e9,
+    matmul=448e12,
+    matrix_side=128,
     clock=1.75e9,
     dimensions=3,
     wraps_at=4,
@@ -118,6 +155,9 @@ _TPUS = (
     ici_links=4,
     ici_bandwidth=90e9,
     dcn_bandwidth=12.5e9,
+    host_bandwidth=32e9,
+    matmul=728e12,
+    matrix_side=256,
     clock=1.75e9,
     dimensions=2,
     wraps_at=16,
@@ -133,6 +173,9 @@ _TPUS = (
     ici_links=6,
     ici_bandwidth=100e9,
     dcn_bandwidth=12.5e9,
+    host_bandwidth=32e9,
+    matmul=2 * 1099e12,
+    matrix_side=256,
     clock=2.2e9,
     dimensions=3,
     wraps_at=4,
@@ -148,6 +191,8 @@ def _gpu(
   hbm_bandwidth: float,
   nvlink: float,
   network: float,
+  host: float,
+  matmul: float,
   **other_peaks: float,
 ) -> Chip:
   """A GPU: NVLink in one direction, and a tenth of the memory kept free.
@@ -164,6 +209,11 @@ def _gpu(
     ici_links=1,
     ici_bandwidth=nvlink,
     dcn_bandwidth=network,
+    host_bandwidth=host,
+    matmul=matmul,
+    # A warp group of Hopper multiplies at least 64 wide; no head is narrower.
+    matrix_side=64,
+    hides=0.39,
   )
 
 
@@ -171,22 +221,25 @@ _GPUS = (
   _gpu(
     'a100',
     ('NVIDIA A100-SXM4-80GB', 'NVIDIA A100-SXM4-40GB'),
-    312e12, 80 * GIB, 2039e9, 300e9, 25e9, int8=624e12,
+    312e12, 80 * GIB, 2039e9, 300e9, 25e9, 32e9, 267.9e12, int8=624e12,
   ),
   _gpu(
     'h100',
     ('NVIDIA H100 80GB HBM3',),
-    989e12, 79.6 * GIB, 3350e9, 450e9, 50e9, int8=1979e12, fp8=1979e12,
+    989e12, 79.6 * GIB, 3350e9, 450e9, 50e9, 64e9, 794.5e12,
+    int8=1979e12, fp8=1979e12,
   ),
   _gpu(
     'h200',
     ('NVIDIA H200',),
-    989e12, 140.4 * GIB, 4800e9, 450e9, 50e9, int8=1979e12, fp8=1979e12,
+    989e12, 140.4 * GIB, 4800e9, 450e9, 50e9, 64e9, 794.5e12,
+    int8=1979e12, fp8=1979e12,
   ),
   _gpu(
     'b200',
     ('NVIDIA B200',),
-    2250e12, 179 * GIB, 8000e9, 900e9, 50e9, int8=4500e12, fp8=4500e12,
+    2250e12, 179 * GIB, 8000e9, 900e9, 50e9, 64e9, 1745e12,
+    int8=4500e12, fp8=4500e12,
   ),
 )  # fmt: skip
 

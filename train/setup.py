@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from model.attention_kernels import resolve_attention
 from model.config import ModelConfig
@@ -150,7 +150,9 @@ def with_attention(config: TrainConfig, mesh: Mesh) -> tuple[TrainConfig, str]:
   return dataclasses.replace(config, model=model), attention
 
 
-def with_microbatches(config: TrainConfig, mesh: Mesh) -> TrainConfig:
+def with_microbatches(
+  config: TrainConfig, mesh: Mesh | AbstractMesh
+) -> TrainConfig:
   """Decides into how many microbatches rows are cut for pipeline stages.
 
   Raises:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from model.config import ModelConfig
 from train.config import TrainConfig
+from train.planning.keeps import Keeps, kept_by, widths
 from train.planning.memory import Array
 
 
@@ -14,31 +15,22 @@ def is_fused(model: ModelConfig) -> bool:
   return getattr(model, 'attention', 'xla') != 'xla'
 
 
-def kept_values(config: TrainConfig, tensor: int) -> float:
-  """Values of a layer that are kept for each token, in compute_dtype.
-
-  As the remat policies in model/transformer.py name them. The layer's input is
-  always kept; it is split over the devices of a tensor group where
-  mesh.rules.residual_length names their axis.
+def kept_values(
+  config: TrainConfig, mesh: Mapping[str, int], keeps: Keeps
+) -> float:
+  """Values of a layer that the device keeps for each token, in compute_dtype.
 
   Args:
     config: the run.
-    tensor: devices that split a layer.
+    mesh: devices along each mesh axis.
+    keeps: what is kept, by name.
   """
-  model = config.model
-  heads = 2 * model.num_heads + 2 * model.num_kv_heads
-  attention = heads * model.head_dim / tensor
-  mlp = (2 if model.gated else 1) * model.mlp_dim / tensor
-  split = 'tensor' in dict(config.mesh.rules)['residual_length']
-  D = model.embed_dim / (tensor if split else 1)
-  if model.remat == 'full':
-    return D
-  if model.remat == 'attention':
-    return D + attention
-  if model.remat == 'projections':
-    return 3 * D + attention + mlp
-  # Beside the projections: norms' and activations' results.
-  return 5 * D + attention + mlp + model.mlp_dim / tensor
+  width = widths(config, mesh)
+  found = sum(width[name] for name in keeps.device)
+  if keeps.all:
+    # Beside what has a name: results of norms and of the activation.
+    found += 2 * width['layer_input'] + width['mlp_up']
+  return found
 
 
 def expected_arrays(
@@ -57,12 +49,11 @@ def expected_arrays(
   def parts(axis: str) -> int:
     return math.prod(mesh[name] for name in rules[axis])
 
-  tensor = parts('mlp')
   rows = config.batch_size // config.accumulation_steps // parts('batch')
   T, S = config.sequence_length // parts('length'), config.sequence_length
   L, vocab = model.num_layers, model.vocab_size // parts('vocab')
   value = 2 if model.compute_dtype == 'bfloat16' else 4
-  kept = kept_values(config, tensor)
+  kept = kept_values(config, mesh, kept_by(model))
   chunk = min(config.loss.chunk, T)
   found = [
     Array(

@@ -13,7 +13,9 @@ def product_flops(jaxpr: Any) -> collections.Counter[str]:
 
   A multiply-add is two operations. Recomputation counts, loops count as often
   as they run, and what stands in a shard_map counts on every device. Of a
-  branch the costlier side counts. Hand-written kernels are left out: they are
+  branch the costlier side counts. Of products with groups every row counts
+  once, with the matrix of its group, and rows of no group too: a program does
+  not know how many there will be. Hand-written kernels are left out: they are
   counted by what they compute (kernels.py).
 
   Args:
@@ -30,8 +32,7 @@ def product_flops(jaxpr: Any) -> collections.Counter[str]:
       total[left.dtype.name] += 2 * size * depth
     elif name in ('ragged_dot', 'ragged_dot_general'):
       left = equation.invars[0].aval
-      size = math.prod(equation.outvars[0].aval.shape)
-      total[left.dtype.name] += 2 * size * left.shape[-1]
+      total[left.dtype.name] += _grouped(equation)
     elif name == 'pallas_call':
       continue
     elif name == 'cond':
@@ -44,6 +45,18 @@ def product_flops(jaxpr: Any) -> collections.Counter[str]:
         for dtype, flops in product_flops(inner).items():
           total[dtype] += times * flops
   return total
+
+
+def _grouped(equation: Any) -> int:
+  """Operations of a product whose rows each meet the matrix of their group."""
+  left, _, sizes = (variable.aval for variable in equation.invars[:3])
+  numbers = equation.params['ragged_dot_dimension_numbers']
+  (contracted, _), _ = numbers.dot_dimension_numbers
+  depth = math.prod(left.shape[axis] for axis in contracted)
+  size = math.prod(equation.outvars[0].aval.shape)
+  # A sum over the rows of each group: every row is in one result of them all.
+  summed = set(numbers.lhs_ragged_dimensions) & set(contracted)
+  return 2 * size * depth // (sizes.shape[-1] if summed else 1)
 
 
 def _times(name: str, params: dict[str, Any]) -> int:

@@ -9,7 +9,9 @@ from train.config import TrainConfig
 from train.planning import memory, roofline
 from train.planning.budget import budget
 from train.planning.expected import expected_arrays, is_fused
+from train.planning.keeps import kept_by
 from train.planning.layout import Layout, lay_out
+from train.planning.operations import attention_operations, product_operations
 from train.planning.plan import ARRAYS, Plan
 from train.planning.speed import Traffic, speed_of
 from train.planning.topologies import Topology
@@ -32,15 +34,19 @@ def plan_gpus(
   speeds = roofline.gpu_bandwidth(topology.chip, layout.mesh, topology.shape[1])
   found = roofline.estimate(layout, chip=topology.chip, bandwidth=speeds)
   traffic = _traffic(found, topology, speeds)
-  operations = roofline.product_operations(config)
-  operations += roofline.attention_operations(config, is_fused(config.model))
+  keeps = kept_by(config.model)
+  operations = product_operations(config, keeps)
+  operations += attention_operations(
+    config, keeps, fused=is_fused(config.model)
+  )
+  waiting = {'all axes': found.exposed, 'the link to the host': found.waiting}
   speed = speed_of(
     config,
     topology,
     products=found.products,
     kernels=found.attention,
     elementwise=found.elementwise + found.update,
-    exposed={'all axes': found.exposed} if found.exposed else {},
+    exposed={name: seconds for name, seconds in waiting.items() if seconds},
     traffic=traffic,
     flops={config.model.compute_dtype: int(operations)},
   )

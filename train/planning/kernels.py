@@ -1,13 +1,16 @@
 """What hand-written kernels cost: the compiler knows nothing of them."""
 
+import dataclasses
 import math
 
 from train.chips import Chip
 from train.planning.hlo import Instruction, Shape, shapes_in
 
-# Part of a chip's bfloat16 peak that fused attention reaches on the positions
-# that its queries see. Stated, not measured.
-ATTENTION_EFFICIENCY = 0.5
+# Part of the speed of large products that fused attention reaches on the
+# positions that its queries see, if its heads fill the matrix units: cuDNN's
+# forward pass has 600e12 operations a second on an H100 (heads of 128, rows of
+# 8,192; Shah et al. 2024, "FlashAttention-3", figure 5), of 794e12.
+ATTENTION_EFFICIENCY = 0.75
 
 # Matrix products of attention, each 2 B N T c H operations, where c is the mean
 # number of keys that a query sees: scores and weighted sum forward; backward
@@ -19,31 +22,54 @@ _PRODUCTS = (
   ('splash', 'fwd', 2),
 )
 _FUSED_BACKWARD = 5
+# Products of rows with the matrix of their group: jax.lax.ragged_dot.
+_GROUPED = 'ragged-dot'
 
 
 class UnknownKernelError(ValueError):
   """The program has a kernel whose cost nobody has stated."""
 
 
-def kernel_flops(call: Instruction, visible_fraction: float) -> float:
+@dataclasses.dataclass(frozen=True)
+class Fractions:
+  """What a kernel does not compute of all that its operands hold.
+
+  Attributes:
+    visible: of all pairs of positions, how many a mask lets through.
+    grouped: of the rows of a product with groups, how many are in one: those of
+      a device's own experts, in the mean.
+  """
+
+  visible: float
+  grouped: float
+
+
+def kernel_flops(call: Instruction, fractions: Fractions) -> float:
   """Operations of one call of a kernel on one device.
 
   Args:
     call: the custom call.
-    visible_fraction: of all pairs of positions, how many a mask lets through.
+    fractions: what of its operands it computes.
 
   Raises:
     UnknownKernelError: there is no rule for this kernel.
   """
-  arrays = [s for s in _operands(call) if s.dtype == 'bf16' and len(s.dims) > 2]
+  arrays = _large_operands(call)
+  if _GROUPED in call.name:
+    # Rows [M, K] come first, then matrices [E, K, N]; before them stands a call
+    # that only counts, without either.
+    if len(arrays) < 2:
+      return 0.0
+    (rows, depth), (_, *sides) = arrays[0].dims, arrays[1].dims
+    width = math.prod(sides) // depth
+    return 2.0 * rows * depth * width * fractions.grouped
   for family, part, products in _PRODUCTS:
     if family in call.name and part in call.name and len(arrays) >= 2:
-      # Queries [..., N, T, H] come first, then keys [..., K, S, H].
       queries, keys = arrays[0].dims, arrays[1].dims
       if part == 'dkv' and _fused(call, queries):
         products = _FUSED_BACKWARD
       pairs = math.prod(queries[:-1]) * keys[-2]
-      return products * 2.0 * pairs * queries[-1] * visible_fraction
+      return products * 2.0 * pairs * queries[-1] * fractions.visible
   raise UnknownKernelError(
     f'The program calls the kernel {call.name!r}, whose cost is not stated. '
     'Add a rule for it to train/planning/kernels.py.'
@@ -51,11 +77,31 @@ def kernel_flops(call: Instruction, visible_fraction: float) -> float:
 
 
 def kernel_seconds(
-  call: Instruction, visible_fraction: float, chip: Chip
+  call: Instruction, fractions: Fractions, chip: Chip
 ) -> float:
   """Time of one call at the stated efficiency."""
-  flops = kernel_flops(call, visible_fraction)
-  return flops / (ATTENTION_EFFICIENCY * chip.device_peak)
+  flops = kernel_flops(call, fractions)
+  if _GROUPED in call.name:
+    return flops / (chip.matmul / chip.devices)
+  return flops / attention_rate(chip, _large_operands(call)[0].dims[-1])
+
+
+def attention_rate(chip: Chip, head_dim: int) -> float:
+  """Operations a second of fused attention on one device.
+
+  Scores contract the width of a head, and weighted sums are as wide: of a
+  matrix unit with a longer side a part stands still.
+  """
+  filled = min(1.0, head_dim / chip.matrix_side)
+  return ATTENTION_EFFICIENCY * filled * chip.matmul / chip.devices
+
+
+def _large_operands(call: Instruction) -> list[Shape]:
+  """Attention: queries [..., N, T, H], then keys [..., K, S, H]."""
+  least = 1 if _GROUPED in call.name else 2
+  return [
+    s for s in _operands(call) if s.dtype == 'bf16' and len(s.dims) > least
+  ]
 
 
 def _operands(call: Instruction) -> tuple[Shape, ...]:

@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, AxisType
 from train.config import MESH_AXES, TrainConfig
 from train.mesh import batch_sharding, check_length, mesh_shape
 from train.planning.memory import state_bytes
+from train.setup import with_microbatches
 from train.state import Recipe, make_recipe, state_shardings
 
 
@@ -36,6 +37,20 @@ class Layout:
     """Parts into which the mesh splits a logical axis."""
     rules = dict(self.config.mesh.rules)
     return math.prod(self.mesh[name] for name in rules[axis])
+
+  @property
+  def stages(self) -> int:
+    """Stages of the pipeline."""
+    return self.parts('layers')
+
+  @property
+  def ticks(self) -> tuple[int, int]:
+    """Microbatches of a slice of the batch, and ticks that they take."""
+    shape = tuple(self.mesh.values())
+    mesh = AbstractMesh(shape, tuple(self.mesh))
+    microbatches = with_microbatches(self.config, mesh).model.microbatches
+    assert microbatches is not None
+    return microbatches, microbatches + self.stages - 1
 
 
 def mesh_sizes(config: TrainConfig, devices: int) -> dict[str, int]:
@@ -77,6 +92,7 @@ def lay_out(
     batch_size=config.batch_size // slices,
     field='batch_size' if slices == 1 else 'batch_size / accumulation_steps',
   )
+  with_microbatches(config, mesh)
   if recipe is None:
     recipe = make_recipe(config)
   shardings = state_shardings(recipe, mesh)

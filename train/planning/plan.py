@@ -1,6 +1,7 @@
 """Plans a run: what it needs of each chip, how fast it is, what it costs."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -122,11 +123,15 @@ def _speed(
   setup: Setup, topology: Topology, module: Module, program: Program
 ) -> tuple[Speed, tuple[Traffic, ...]]:
   config, chip = setup.config, topology.chip
-  visible = mean_context(config.model) / config.sequence_length
+  experts = dict(config.mesh.rules)['experts']
+  fractions = kernels.Fractions(
+    visible=mean_context(config.model) / config.sequence_length,
+    grouped=1 / math.prod(setup.mesh.shape[axis] for axis in experts),
+  )
   ran = timeline.run(
     module,
     network_of(setup.mesh, chip, topology.shape),
-    lambda call: kernels.kernel_seconds(call, visible, chip),
+    lambda call: kernels.kernel_seconds(call, fractions, chip),
   )
   exposed = {
     ' + '.join(axes) or 'none': seconds

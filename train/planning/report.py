@@ -126,7 +126,7 @@ def _speed_text(speed: Speed, chips: int) -> str:
   lines = [
     'Time of a step',
     f'  {"matrix products":38}{_ms(speed.products):>12}',
-    f'  {"attention kernels (stated efficiency)":38}{_ms(speed.kernels):>12}',
+    f'  {"kernels, at a stated efficiency":38}{_ms(speed.kernels):>12}',
     f'  {"all else, mostly memory traffic":38}{_ms(speed.elementwise):>12}',
   ]
   for axes, seconds in speed.exposed.items():

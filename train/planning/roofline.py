@@ -8,21 +8,31 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from model.flops import matmul_parameters, mean_context
+from model.flops import matmul_parameters
 from train.chips import Chip
-from train.config import TrainConfig
 from train.planning.expected import is_fused, kept_values
+from train.planning.keeps import Keeps, kept_by, widths
+from train.planning.kernels import attention_rate
 from train.planning.layout import Layout
+from train.planning.operations import (
+  attention_operations,
+  attention_products,
+  product_operations,
+  touched,
+  value_bytes,
+)
 
-# What real programs reach, stated once and the same for every chip: large
-# products on matrix units, fused attention on what it must compute, and the
-# part of matrix time behind which gathers of parameters can hide.
-PRODUCT_EFFICIENCY = 0.75
-ATTENTION_EFFICIENCY = 0.5
+# What a step of training keeps of the speed that a chip has when it does
+# nothing but multiply large matrices: other shapes, a clock that falls under
+# load, gaps between kernels. The one constant that is chosen by published runs
+# (benchmarks/plan_published.py), the same for every chip.
+SUSTAINED = 0.84
+# The part of the time of products and attention behind which gathers of
+# parameters, and copies to and from the host in each pass, can hide.
 HIDDEN = 0.9
-# Reads and writes of activations of a layer beside its products, in values a
-# token: norms, residuals and rotations (of D), gate and activation (of F).
-_PASSES_D, _PASSES_F = 24, 6
+# Mesh axes whose traffic computing waits for: parts of sums, tokens for their
+# experts, rows for the next stage.
+_WAITED_FOR = ('tensor', 'expert', 'stage')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +43,8 @@ class Estimate:
     products, attention, elementwise, update: of computing.
     collectives: of communication, by mesh axis, all of it.
     exposed: what of it computing cannot hide.
+    copies: seconds of copies to the host's memory and back, all of them.
+    waiting: what of these computing cannot hide.
     kept: activations that wait for the backward pass.
     working: gradients, gathered parameters, scores and logits.
     state: of parameters, optimizer and average.
@@ -45,6 +57,8 @@ class Estimate:
   update: float
   collectives: dict[str, float]
   exposed: float
+  copies: float
+  waiting: float
   kept: int
   working: int
   state: int
@@ -59,6 +73,7 @@ class Estimate:
       + self.elementwise
       + self.update
       + self.exposed
+      + self.waiting
     )
 
   @property
@@ -67,43 +82,12 @@ class Estimate:
     return self.kept + self.working + self.state
 
 
-def product_operations(config: TrainConfig) -> float:
-  """Operations of products with weights in a step, recomputation included."""
-  model = config.model
-  head = model.embed_dim * model.vocab_size
-  layers = matmul_parameters(model) - head
-  # Nothing in the backward pass needs the result of a layer's last product.
-  down = model.num_layers * model.embed_dim * model.mlp_dim
-  heads = model.num_heads + model.num_kv_heads
-  # 'attention' keeps queries, keys, values and context: of its products, it
-  # computes only the last again.
-  projections = 2 * heads - model.num_heads
-  kept = model.num_layers * model.embed_dim * model.head_dim * projections
-  again = {'full': layers - down, 'attention': layers - down - kept}
-  tokens = config.batch_size * config.sequence_length
-  return tokens * (6 * (layers + head) + 2 * again.get(model.remat, 0))
-
-
-def attention_operations(config: TrainConfig, fused: bool) -> float:
-  """Operations of scores and weighted sums in a step.
-
-  Fused attention computes visible pairs only, and scores twice; the other
-  computes all pairs, and again where its results are not kept.
-  """
-  model = config.model
-  width = model.num_layers * model.num_heads * model.head_dim
-  tokens = config.batch_size * config.sequence_length
-  if fused:
-    again = 1 if model.remat == 'full' else 0
-    pairs = mean_context(model)
-    return tokens * width * pairs * (2 * (2 + 5) + 4 * again)
-  # The weights are computed again, and with 'full' the weighted sum as well.
-  again = {'none': 0, 'full': 4}.get(model.remat, 2)
-  return tokens * width * config.sequence_length * (12 + again)
-
-
 def estimate(
-  layout: Layout, *, chip: Chip, bandwidth: Mapping[str, float]
+  layout: Layout,
+  *,
+  chip: Chip,
+  bandwidth: Mapping[str, float],
+  keeps: Keeps | None = None,
 ) -> Estimate:
   """A step by the roofline.
 
@@ -111,37 +95,39 @@ def estimate(
     layout: the run on its mesh.
     chip: the chips.
     bandwidth: bytes a second that a device receives along each mesh axis.
-
-  Raises:
-    ValueError: the mesh has pipeline stages, of which the roofline knows
-      nothing.
+    keeps: what layers keep for the backward pass; None: as the run says.
   """
   config, model = layout.config, layout.config.model
-  if layout.mesh['stage'] > 1:
-    raise ValueError(
-      f'mesh.stage is {layout.mesh["stage"]}: there is no estimate for '
-      'pipelines. Set mesh.stage to 1, or plan for TPUs, where the step is '
-      'compiled.'
-    )
-  fused, devices = is_fused(model), math.prod(layout.mesh.values())
-  tensor, memory = layout.parts('mlp'), chip.hbm_bandwidth / chip.devices
+  keeps = keeps or kept_by(model)
+  memory = chip.hbm_bandwidth / chip.devices
   rows = config.batch_size / config.accumulation_steps / layout.parts('batch')
   tokens = rows * config.sequence_length / layout.parts('length')
   state = sum(layout.bytes.values())
 
-  rate = chip.device_peak * devices
-  products = product_operations(config) / (rate * PRODUCT_EFFICIENCY)
-  attention = attention_operations(config, fused) / rate
-  attention /= ATTENTION_EFFICIENCY if fused else PRODUCT_EFFICIENCY
+  products, attention = _computing(layout, chip, keeps)
   # Of a layer on a device, at a time.
-  scores = tokens * config.sequence_length * model.num_heads
-  scores = 0 if fused else scores / layout.parts('heads')
-  elementwise = _touched(config, tokens, scores, tensor) / memory
-  collectives = _communication(layout, bandwidth, tokens)
-  gathers = sum(s for axis, s in collectives.items() if axis != 'tensor')
-  exposed = collectives.get('tensor', 0.0)
-  exposed += max(0.0, gathers - HIDDEN * (products + attention))
-  kept, working = _activations(layout, tokens, scores)
+  microbatches, ticks = layout.ticks
+  scores = tokens / microbatches * config.sequence_length * model.num_heads
+  scores = 0 if is_fused(model) else scores / layout.parts('heads')
+  elementwise = touched(
+    config,
+    keeps,
+    tokens=tokens,
+    scores=scores * microbatches,
+    wide=widths(config, layout.mesh)['mlp_up'],
+    tensor=layout.parts('mlp'),
+  )
+  # A stage has its part of the layers, and of what follows them, and computes
+  # on zeros where it waits.
+  elementwise *= ticks / microbatches / layout.stages / memory
+  collectives = _communication(layout, bandwidth, tokens, keeps)
+  exposed = sum(collectives.get(axis, 0.0) for axis in _WAITED_FOR)
+  gathers = sum(collectives.values()) - exposed
+  hidden = min(chip.hides * gathers, HIDDEN * (products + attention))
+  exposed += gathers - hidden
+  every = tokens * config.accumulation_steps
+  copies, waiting = _copies(layout, chip, every, keeps, products, attention)
+  kept, working = _activations(layout, tokens, scores, keeps)
   return Estimate(
     products=products,
     attention=attention,
@@ -149,6 +135,8 @@ def estimate(
     update=2 * state / memory,
     collectives=collectives,
     exposed=exposed,
+    copies=copies,
+    waiting=waiting,
     kept=int(kept),
     working=int(working),
     state=state,
@@ -156,48 +144,105 @@ def estimate(
   )
 
 
-def _value_bytes(config: TrainConfig) -> int:
-  return 2 if config.model.compute_dtype == 'bfloat16' else 4
+def _computing(layout: Layout, chip: Chip, keeps: Keeps) -> tuple[float, float]:
+  """Seconds of products with weights, and of attention.
+
+  With stages, layers are computed in every tick, on zeros where there is no
+  microbatch; what follows them is split over the stages (model/pipeline.py).
+  """
+  config, model = layout.config, layout.config.model
+  devices, fused = math.prod(layout.mesh.values()), is_fused(model)
+  rate = SUSTAINED * devices * chip.matmul / chip.devices
+  microbatches, ticks = layout.ticks
+  idle = ticks / microbatches
+  tokens = config.batch_size * config.sequence_length
+  head = 6 * tokens * model.embed_dim * model.vocab_size
+  layers = product_operations(config, keeps) - head
+  products = (idle * layers + head) / rate
+  if fused:
+    rate = SUSTAINED * devices * attention_rate(chip, model.head_dim)
+  attention = attention_operations(config, keeps, fused=fused)
+  return products, idle * attention / rate
 
 
-def _touched(
-  config: TrainConfig, tokens: float, scores: float, tensor: int
-) -> float:
-  """Bytes read and written beside products, for a microbatch on a device."""
-  model, value = config.model, _value_bytes(config)
-  passes = 3 if model.remat == 'none' else 4
-  widths = _PASSES_D * model.embed_dim + _PASSES_F * model.mlp_dim / tensor
-  touched = tokens * value * passes / 3 * model.num_layers * widths
-  # Scores are written and read in float32 and in compute_dtype.
-  touched += 2 * passes * scores * (4 + value) * model.num_layers
-  # Logits: float32, written, read for the normaliser and for the gradient.
-  return touched + tokens * model.vocab_size / tensor * 4 * 4
+def _copies(
+  layout: Layout,
+  chip: Chip,
+  tokens: float,
+  keeps: Keeps,
+  products: float,
+  attention: float,
+) -> tuple[float, float]:
+  """Seconds of copies to the host and back, and those that do not hide.
+
+  What layers leave there in the forward pass hides behind what that computes, a
+  third of the products that are not recomputation; what they fetch in the
+  backward pass hides behind the rest.
+  """
+  config = layout.config
+  width = sum(widths(config, layout.mesh)[name] for name in keeps.host)
+  layers = config.model.num_layers / layout.stages
+  size = layers * tokens * width * value_bytes(config)
+  one_way = size / (chip.host_bandwidth / chip.devices)
+  in_all = config.batch_size * config.sequence_length
+  share = 2 * matmul_parameters(config.model) * in_all
+  forward = products * share / product_operations(config, keeps)
+  some, every = attention_products(keeps, fused=is_fused(config.model))
+  forward += attention * some / every
+  passes = forward, products + attention - forward
+  waiting = sum(max(0.0, one_way - HIDDEN * seconds) for seconds in passes)
+  return 2 * one_way, waiting
 
 
 def _activations(
-  layout: Layout, tokens: float, scores: float
+  layout: Layout, tokens: float, scores: float, keeps: Keeps
 ) -> tuple[float, float]:
   """Bytes kept for the backward pass, and those at work at a time."""
   config, model = layout.config, layout.config.model
-  value, tensor = _value_bytes(config), layout.parts('mlp')
-  layer = matmul_parameters(model) / model.num_layers / tensor
+  value, tensor = value_bytes(config), layout.parts('mlp')
+  layer = _layer_values(layout)
   vocabulary = model.vocab_size * model.embed_dim / tensor
-  chunk = tokens / config.sequence_length * config.loss.chunk
+  chunk = tokens / config.sequence_length * config.loss.chunk / layout.stages
   # Gradients, and their sum where the batch comes in slices.
   copies = 1 if config.accumulation_steps == 1 else 2
   working: float = copies * layout.bytes['parameters']
   working += 2 * layer * value + vocabulary * (value + 4)
   working += chunk * model.vocab_size / tensor * 10
-  working += tokens * value * 6 * (model.embed_dim + model.mlp_dim / tensor)
+  wide = widths(config, layout.mesh)['mlp_up']
+  microbatches, ticks = layout.ticks
+  working += tokens / microbatches * value * 6 * (model.embed_dim + wide)
   working += scores * (4 + 2 * value)
-  kept = model.num_layers * tokens * value * kept_values(config, tensor)
-  if model.remat == 'none':
-    kept += scores * value * model.num_layers
+  kept = tokens * value * kept_values(config, layout.mesh, keeps)
+  if keeps.all:
+    kept += scores * microbatches * value
+  kept *= model.num_layers / layout.stages * ticks / microbatches
   return kept, working
 
 
+def _expert_values(layout: Layout) -> float:
+  """Values of the routed experts of a layer that a device holds gathered."""
+  model = layout.config.model
+  each = 3 * model.embed_dim * model.moe.expert_dim
+  split = layout.parts('experts') * layout.parts('mlp')
+  return model.moe.num_experts * each / split
+
+
+def _layer_values(layout: Layout) -> float:
+  """Values of the matrices of a layer that a device holds gathered."""
+  model, moe = layout.config.model, layout.config.model.moe
+  head = model.embed_dim * model.vocab_size
+  each = (matmul_parameters(model) - head) / model.num_layers
+  if moe.num_experts:
+    # Those that take part in a token.
+    each -= 3 * model.embed_dim * moe.expert_dim * moe.experts_per_token
+  return each / layout.parts('mlp') + _expert_values(layout)
+
+
 def _communication(
-  layout: Layout, bandwidth: Mapping[str, float], tokens: float
+  layout: Layout,
+  bandwidth: Mapping[str, float],
+  tokens: float,
+  keeps: Keeps,
 ) -> dict[str, float]:
   """Seconds of communication along each mesh axis in a step.
 
@@ -205,11 +250,16 @@ def _communication(
   and scatter float32 gradients, in each slice of the batch; 'tensor' reduces
   the activations of each layer twice forward and twice backward, twice more
   where the layer is recomputed; 'context' gathers keys and values forward and
-  backward and scatters their gradients; others reduce gradients.
+  backward and scatters their gradients; 'expert' gathers tokens and scatters
+  results, and the other way about for gradients; others reduce gradients. With
+  stages, all of that is of a stage's layers, in every tick of the pipeline, and
+  'stage' hands rows on in each, forward and backward.
   """
   config, model = layout.config, layout.config.model
-  value, slices = _value_bytes(config), config.accumulation_steps
-  rules = dict(config.mesh.rules)
+  value, rules = value_bytes(config), dict(config.mesh.rules)
+  microbatches, ticks = layout.ticks
+  slices = config.accumulation_steps * ticks
+  layers, tokens = model.num_layers / layout.stages, tokens / microbatches
   # Values of what a device holds gathered: a tensor group's part.
   gathered = layout.bytes['parameters'] / 4 * layout.parts('embed')
   row_tokens = tokens * layout.parts('length')
@@ -221,14 +271,22 @@ def _communication(
     if axis in rules['embed']:
       moved += gathered * (2 * value + 4) * share * slices
     elif axis in rules['batch']:
-      moved += 2 * share * layout.bytes['parameters'] * slices
+      # Each device of the axis has experts of its own.
+      own = 4 * layers * _expert_values(layout)
+      own *= (axis in rules['experts']) / layout.parts('embed')
+      moved += 2 * share * (layout.bytes['parameters'] - own) * slices
+    if axis in rules['experts'] and model.moe.num_experts:
+      together = (4 if keeps.all else 5) * share * size * layers
+      moved += together * tokens * slices * model.embed_dim * value
     if axis in rules['length']:
       keys = 2 * model.num_kv_heads * model.head_dim / layout.parts('heads')
-      moved += 3 * share * row_tokens * keys * value * model.num_layers * slices
+      moved += 3 * share * row_tokens * keys * value * layers * slices
     if axis in rules['mlp']:
-      again = 2 if model.remat in ('full', 'attention') else 0
-      reduced = (4 + again) * 2 * share * model.num_layers
+      again = 0 if 'attention_out' in keeps else 2
+      reduced = (4 + again) * 2 * share * layers
       moved += reduced * tokens * slices * model.embed_dim * value
+    if axis in rules['layers']:
+      moved = 2 * tokens * slices * model.embed_dim * value
     found[axis] = moved / bandwidth[axis]
   return found
 

@@ -16,6 +16,7 @@ from train.config import MESH_AXES, MeshConfig, TrainConfig
 from train.mesh import make_mesh
 from train.planning import roofline, topologies
 from train.planning.cache import Cache
+from train.planning.keeps import Keeps
 from train.planning.layout import Layout, lay_out
 from train.planning.make import make_plan
 from train.planning.network import network_of
@@ -163,15 +164,24 @@ def _divisors(number: int) -> list[int]:
   return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def estimate_run(config: TrainConfig, topology: Topology) -> roofline.Estimate:
+def estimate_run(
+  config: TrainConfig, topology: Topology, keeps: Keeps | None = None
+) -> roofline.Estimate:
   """A run by the roofline, of TPUs too.
+
+  Args:
+    config: the run.
+    topology: the machine.
+    keeps: what layers keep for the backward pass; None: as the run says.
 
   Raises:
     ValueError: the run does not fit the mesh.
   """
   estimator = _Estimator(config, topology)
   layout, bandwidth = estimator.lay_out(config)
-  return roofline.estimate(layout, chip=topology.chip, bandwidth=bandwidth)
+  return roofline.estimate(
+    layout, chip=topology.chip, bandwidth=bandwidth, keeps=keeps
+  )
 
 
 class _Estimator:

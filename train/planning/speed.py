@@ -82,7 +82,7 @@ def speed_of(
   peak = topology.chips * topology.chip.peaks['bfloat16']
   shares = {
     'matrix products': products,
-    'attention kernels': kernels,
+    'hand-written kernels': kernels,
     'memory traffic beside the products': elementwise,
     'waiting for collectives': waiting,
   }
