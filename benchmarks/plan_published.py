@@ -86,7 +86,7 @@ ROWS = (
   Row(config='llama3_405b', topology='v5p:8x8x8', rows=1024, published=124.6,
       offloaded=('context', 'mlp_out'), source=f'{_RECIPES}, v5p'),
   Row(config='llama2_7b', topology='h100:1x8', rows=16, published=11_361,
-      remat='projections', source='NVIDIA/JAX-Toolbox, MaxText'),
+      remat='products', source='NVIDIA/JAX-Toolbox, MaxText'),
   Row(config='llama3_70b', topology='h200:32x8', rows=512, published=1056,
       remat='attention', also=('attention_out',),
       overrides={'mesh.data': 2}, source='gpu-recipes, MaxText'),

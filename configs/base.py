@@ -104,9 +104,9 @@ def _model() -> ConfigDict:
   # (a little faster to run, and to compile as long as they are few).
   model.scan_layers = True
   # What the backward pass recomputes (rematerialisation): 'none' keeps all
-  # activations, 'projections' keeps the results of matrix products with
-  # weights, 'attention' keeps queries, keys, values and what attention makes
-  # of them, 'full' keeps the inputs of layers only.
+  # activations, 'products' keeps the results of all matrix products,
+  # 'projections' of those with weights, 'attention' keeps queries, keys, values
+  # and what attention makes of them, 'full' keeps the inputs of layers only.
   model.remat = 'none'
   return model
 

@@ -8,7 +8,7 @@ context; this configuration trains at 4,096 and does not.
     python main.py --config=configs/llama_1b.py --workdir=gs://BUCKET/runs/llama
 
 Written for 8 to 64 accelerators: parameters and moments are split over all of
-them (mesh.fsdp), activations are recomputed but for the projections. 2 million
+them (mesh.fsdp), activations are recomputed but for the products. 2 million
 tokens a step, 25 billion in all (20 a parameter, Hoffmann et al. 2022).
 
 Not run to its end yet. Checked by a test: the count of parameters.
@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
   config.model.mlp_dim = 8_192
   config.model.norm_epsilon = 1e-5
   config.model.rope_theta = 500_000.0
-  config.model.remat = 'projections'
+  config.model.remat = 'products'
   config.sequence_length = 4_096
   config.loss.z_loss = 1e-4
 

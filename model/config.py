@@ -7,7 +7,7 @@ from typing import Any
 MLPS = ('swiglu', 'geglu', 'gelu')
 NORMS = ('rms', 'layer')
 POSITIONS = ('rope', 'learned')
-REMATS = ('none', 'projections', 'attention', 'full')
+REMATS = ('none', 'products', 'projections', 'attention', 'full')
 SCORES = ('softmax', 'sigmoid')
 DTYPES = ('bfloat16', 'float32')
 ATTENTIONS = ('auto', 'xla', 'splash', 'cudnn', 'splash_interpreted')
@@ -173,7 +173,7 @@ class ModelConfig:
       raise ValueError(
         f'offload.activations = {self.offload_activations} and model.remat = '
         "'none', which keeps everything on the device: set model.remat = "
-        "'projections' to keep the other results of matrix products there, or "
+        "'products' to keep the other results of matrix products there, or "
         "'full' to recompute them."
       )
 

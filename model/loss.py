@@ -21,6 +21,9 @@ from model.layers import softcap as apply_softcap
 
 Sums = tuple[jax.Array, jax.Array, jax.Array]
 
+# In which the head's gradient is added up, at most.
+_PIECES = 16
+
 
 class _Loss(NamedTuple):
   """What is static about the loss; fields as in `cross_entropy`."""
@@ -188,21 +191,41 @@ def _sums_and_gradients(loss, layout, x_BTD, head_VD, targets_BT, weights_BT):
     )
   else:
     x_gradient_BTD = _psum(x_gradient_BTD, layout.vocab)
-  if layout.embed:
-    head_gradient_VD = jax.lax.psum_scatter(
-      head_gradient_VD / layout.repeats,
-      layout.embed,
-      scatter_dimension=1,
-      tiled=True,
-    )
-  head_gradient_VD = _psum(
-    head_gradient_VD, tuple(a for a in layout.tokens if a not in layout.embed)
+  head_gradient_VD = _add_up(head_gradient_VD, layout)
+  # Left to itself, the compiler may add up at the end of the step, and keep the
+  # whole gradient until then.
+  x_gradient_BTD, head_gradient_VD = jax.lax.optimization_barrier(
+    (x_gradient_BTD, head_gradient_VD)
   )
   return (
     _psum(sums, layout.tokens),
     x_gradient_BTD,
     head_gradient_VD.astype(head_VD.dtype),
   )
+
+
+def _add_up(head_gradient_VD, layout):
+  """Sums the head's gradient over the devices, and leaves each its part.
+
+  One piece after the other: where the compiler adds up the whole of what it is
+  given before it cuts a part out, it needs room for a piece.
+  """
+  V, D = head_gradient_VD.shape
+  others = tuple(a for a in layout.tokens if a not in layout.embed)
+
+  def add_up(piece_VD):
+    if layout.embed:
+      piece_VD = jax.lax.psum_scatter(
+        piece_VD / layout.repeats,
+        layout.embed,
+        scatter_dimension=1,
+        tiled=True,
+      )
+    return _psum(piece_VD, others)
+
+  pieces = math.gcd(V, _PIECES)
+  parts = jax.lax.map(add_up, head_gradient_VD.reshape(pieces, -1, D))
+  return parts.reshape(V, -1)
 
 
 def _gather(head_VD, loss, layout):

@@ -31,11 +31,14 @@ from model.pipeline import num_stages, outside, pipeline
 # What a rematerialisation policy keeps for the backward pass, by the names
 # that the layers give with checkpoint_name.
 _ATTENTION = ('query', 'key', 'value', 'context')
-_PROJECTIONS = (*_ATTENTION, 'attention_out', 'mlp_up', 'mlp_gate', 'mlp_out')
+_PROJECTIONS = (
+  'query', 'key', 'value', 'attention_out', 'mlp_up', 'mlp_gate', 'mlp_out',
+)  # fmt: skip
 _REMAT_KEEPS = {
   'full': (),
   'attention': _ATTENTION,
   'projections': _PROJECTIONS,
+  'products': (*_PROJECTIONS, 'context'),
 }
 
 

@@ -182,7 +182,7 @@ def test_a_checkpoint_comes_back_to_where_the_run_keeps_it(
     ),
     (
       {'offload.activations': ('query',)},
-      r"model\.remat = 'none'.*set model\.remat = 'projections'",
+      r"model\.remat = 'none'.*set model\.remat = 'products'",
     ),
     (
       {

@@ -158,7 +158,7 @@ def estimated(config=None, keeps=None, name='v6e:4x4', **changes):
 def test_what_waits_on_the_host_is_neither_kept_nor_computed_again():
   model = large().model
   full, all_names = keeps_of(model), keeps_of(model, NAMES)
-  most = keeps_of(dataclasses.replace(model, remat='projections'))
+  most = keeps_of(dataclasses.replace(model, remat='products'))
   base, host, device = (estimated(keeps=k) for k in (full, all_names, most))
   # Nothing of a layer stays, and what is computed again is that of the policy
   # which keeps as much.

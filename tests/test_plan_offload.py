@@ -12,7 +12,7 @@ __all__ = ['libtpu']
 
 # Activations of 8 rows a chip are far larger than the state.
 LARGE = MODEL | {
-  'batch_size': 64, 'model.remat': 'projections', 'mesh.fsdp': 8,
+  'batch_size': 64, 'model.remat': 'products', 'mesh.fsdp': 8,
 }  # fmt: skip
 OFFLOAD = {
   'offload.optimizer': True,

@@ -43,8 +43,9 @@ def test_slices_of_a_batch_sum_to_the_whole(slices, rows_BR, plain_gradients):
 
 @pytest.mark.parametrize(
   'overrides',
-  [{'model.remat': 'projections'}, {'model.remat': 'attention'},
-   {'model.remat': 'full'}, {'model.scan_layers': False}],
+  [{'model.remat': 'products'}, {'model.remat': 'projections'},
+   {'model.remat': 'attention'}, {'model.remat': 'full'},
+   {'model.scan_layers': False}],
   ids=lambda overrides: '-'.join(str(v) for v in overrides.values()),
 )  # fmt: skip
 def test_how_layers_are_run_does_not_change_the_gradients(
@@ -70,16 +71,17 @@ def saved(rows_BR, **overrides):
 
 
 def test_rematerialisation_keeps_what_its_name_says(rows_BR):
-  full, attention, projections, none = (
+  full, attention, projections, products, none = (
     saved(rows_BR, **{'model.num_layers': 3, 'model.remat': remat})
-    for remat in ('full', 'attention', 'projections', 'none')
+    for remat in ('full', 'attention', 'projections', 'products', 'none')
   )
   # Layers, batch, positions; width 32, 4 heads of 8, feed-forward 64.
   x, heads, wide = (3, 8, 32, 32), (3, 8, 32, 4, 8), (3, 8, 32, 64)
   assert full == [x]
   assert attention == sorted([x] + [heads] * 4)
-  assert projections == sorted([x] + [heads] * 4 + [x] + [wide] * 2)
-  assert sum(map(np.prod, none)) > sum(map(np.prod, projections))
+  assert projections == sorted([x] + [heads] * 3 + [x] + [wide] * 2)
+  assert products == sorted([*projections, heads])
+  assert sum(map(np.prod, none)) > sum(map(np.prod, products))
 
 
 def test_the_step_never_makes_the_logits_of_the_whole_batch(rows_BR):

@@ -9,9 +9,17 @@ from train.config import TrainConfig
 
 # As model/transformer.py names them; a layer's input is always there.
 _ATTENTION = ('query', 'key', 'value', 'context')
-_PROJECTIONS = (*_ATTENTION, 'attention_out', 'mlp_up', 'mlp_gate', 'mlp_out')
-_POLICIES = {'full': (), 'attention': _ATTENTION, 'projections': _PROJECTIONS}
-NAMES = ('layer_input', *_PROJECTIONS)
+_PROJECTIONS = (
+  'query', 'key', 'value', 'attention_out', 'mlp_up', 'mlp_gate', 'mlp_out',
+)  # fmt: skip
+_PRODUCTS = (*_PROJECTIONS, 'context')
+_POLICIES = {
+  'full': (),
+  'attention': _ATTENTION,
+  'projections': _PROJECTIONS,
+  'products': _PRODUCTS,
+}
+NAMES = ('layer_input', *_PRODUCTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +71,7 @@ def keeps_of(
 
 def kept_by(model: ModelConfig) -> Keeps:
   """What the layers of a model keep, as its configuration says."""
-  return keeps_of(model)
+  return keeps_of(model, model.offload_activations)
 
 
 def widths(config: TrainConfig, mesh: Mapping[str, int]) -> dict[str, float]:
