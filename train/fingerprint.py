@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Odd numbers whose bits look random: the golden ratio's, and that of the
-# finaliser of MurmurHash3 (Appleby 2011).
-_PLACE, _MIX = 0x9E3779B9, 0x85EBCA6B
+# The golden ratio, whose multiples lie far from each other.
+_PLACE = 0x9E3779B9
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
@@ -36,10 +35,15 @@ def fingerprint(x: jax.Array) -> jax.Array:
     index = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
     place += index * np.uint32(stride % 2**32)
     stride *= x.shape[axis]
-  mixed = (words.astype(jnp.uint32) ^ (place * np.uint32(_PLACE))) * np.uint32(
-    _MIX
-  )
-  return (mixed ^ (mixed >> 15)).sum(dtype=jnp.uint32)
+  mixed = _mix(words.astype(jnp.uint32) ^ place * np.uint32(_PLACE))
+  return mixed.sum(dtype=jnp.uint32)
+
+
+def _mix(h: jax.Array) -> jax.Array:
+  """The finaliser of MurmurHash3 (Appleby 2011): one-to-one on 32 bits."""
+  h = (h ^ (h >> 16)) * np.uint32(0x85EBCA6B)
+  h = (h ^ (h >> 13)) * np.uint32(0xC2B2AE35)
+  return h ^ (h >> 16)
 
 
 @jax.jit
