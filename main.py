@@ -34,6 +34,7 @@ _STARTED = time.perf_counter()
 
 USAGE_ERROR = 2
 DATA_ERROR = 65
+CHECKPOINT_ERROR = 74
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Configuration file, such as configs/tiny.py.'
@@ -298,11 +299,14 @@ def main(argv: Sequence[str]) -> None:
 def _exit_code(error: Exception) -> int | None:
   """Exit status of the errors that a run ends with by design."""
   # Imported here: a typo on the command line should not wait for JAX.
+  from train.checkpoint import DamagedError, SaveError
   from train.loop import NonFiniteError
   from train.signals import Interrupted
 
   if isinstance(error, NonFiniteError):
     return DATA_ERROR
+  if isinstance(error, DamagedError | SaveError):
+    return CHECKPOINT_ERROR
   if isinstance(error, Interrupted):
     return 128 + error.signum
   return None

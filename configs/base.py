@@ -366,8 +366,14 @@ def _checkpoint() -> ConfigDict:
   checkpoint = ConfigDict()
   # Steps between checkpoints; the last step is always saved.
   checkpoint.every = 500
+  # Minutes from one to the next at most, beside that; None: steps only.
+  checkpoint.minutes = config_dict.placeholder(float)
   # Keep this many of the newest, beside the best.
   checkpoint.keep_last = 2
+  # When a save fails (disk full, no permission): 'stop', or 'continue' with the
+  # older checkpoints, and try again at the next. The last one of a run must
+  # succeed in either case.
+  checkpoint.on_failure = 'stop'
   return checkpoint
 
 

@@ -1,23 +1,40 @@
-"""Checkpoints, by Orbax: asynchronous, sharded, atomic.
+"""Checkpoints: asynchronous, sharded and atomic by Orbax; checked by us.
 
 A step's directory holds the arrays of the state and, as JSON, what is needed to
-go on: the resolved configuration, the data's fingerprint and the evaluations.
+go on: the resolved configuration, the data's fingerprint, the evaluations, and
+the shape and fingerprint of every array. Orbax returns what it finds on the
+disk, right or wrong (its compressed chunks have no checksum): here the arrays
+are compared with their fingerprints, and a run goes back to an older step where
+they differ.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from model.params import Params
+from train.distributed import agreed, wait_for_all
 from train.early_stopping import Best
+from train.fingerprint import fingerprints, names
 from train.state import TrainState
+from train.step_folders import StepFolders
 
 _SAVE_TIMEOUT_SECONDS = 600
+
+
+class DamagedError(Exception):
+  """A checkpoint does not hold what was saved, or cannot be read."""
+
+
+class SaveError(Exception):
+  """A checkpoint could not be written; older ones are as they were."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,102 +47,265 @@ class Info:
   best: Best
 
 
-class _KeepLastAndBest:
-  """Orbax preservation policy: the newest n steps, and the best one."""
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """A state that proved good, and the newer ones that did not.
 
-  def __init__(self, keep_last: int):
-    self.keep_last = keep_last
-    self.best_step: int | None = None
+  Attributes:
+    state: the state.
+    info: what its checkpoint says.
+    set_aside: what was wrong with each newer checkpoint, and where it is now.
+  """
 
-  def should_preserve(
-    self, checkpoints: Sequence[Any], *, context: Any
-  ) -> Sequence[bool]:
-    del context
-    newest = sorted(c.step for c in checkpoints)[-self.keep_last :]
-    return [c.step in newest or c.step == self.best_step for c in checkpoints]
+  state: TrainState
+  info: Info
+  set_aside: list[str]
 
 
 class Checkpoints(contextlib.AbstractContextManager):
   """The checkpoints of a run. Close it: the last save may be in flight.
 
+  All processes call the same methods in the same order.
+
   Args:
-    directory: holds the steps, and nothing else.
+    directory: holds the steps. What is not named like a step is left alone.
     keep_last: number of newest steps to keep, beside the best. None opens the
       checkpoints to read: nothing is cleaned up, and a run may be writing.
   """
 
   def __init__(self, directory: epath.Path, *, keep_last: int | None):
-    context = ocp.Context()
-    context.async_options.timeout_secs = _SAVE_TIMEOUT_SECONDS
     # Orbax takes absolute paths only, and finds out in the middle of a save.
-    directory = directory.expanduser().resolve()
-    self._policy = _KeepLastAndBest(keep_last or 0)
-    self._checkpointer = ocp.training.Checkpointer(
-      directory,
-      context=context,
-      preservation_policy=self._policy,
-      cleanup_tmp_directories=keep_last is not None,
-    )
-    self._directory = directory
-    self._saving: Any = None
-    newest = self.newest()
-    if newest is not None:
-      self._policy.best_step = newest.best.step
+    self._directory = directory.expanduser().resolve()
+    self._folders = StepFolders(self._directory)
+    self._keep_last = keep_last
+    self._pool = concurrent.futures.ThreadPoolExecutor(1)
+    self._saving: tuple[int, concurrent.futures.Future[None]] | None = None
+    if keep_last is not None and jax.process_index() == 0:
+      self._folders.clean()
+    wait_for_all()
 
-  def __exit__(self, *error: object) -> None:
-    self._checkpointer.close()
+  def __exit__(self, kind: Any, error: BaseException | None, *rest: Any):
+    try:
+      self.wait()
+    except SaveError as failure:
+      if error is None:
+        raise
+      # The first cause is the one to report.
+      error.add_note(str(failure))
+    finally:
+      self._pool.shutdown()
 
   def steps(self) -> list[int]:
-    """Steps that are saved, the oldest first."""
-    return sorted(c.step for c in self._checkpointer.checkpoints)
+    """Steps that are saved, good or damaged, the oldest first."""
+    return self._folders.steps()
 
   def newest(self) -> Info | None:
-    """What the newest checkpoint says; None where there is none."""
-    steps = self.steps()
-    return self.info(steps[-1]) if steps else None
+    """What the newest readable checkpoint says; None where there is none.
+
+    Raises:
+      DamagedError: there are checkpoints, and none of them can be read.
+    """
+    problems = []
+    for step in reversed(self.steps()):
+      try:
+        return self.info(step)
+      except DamagedError as error:
+        problems.append(str(error))
+    if problems:
+      raise DamagedError(self._no_good_one(problems))
+    return None
 
   def info(self, step: int) -> Info:
-    """What the checkpoint of a step says about its run."""
-    saved = dict(self._checkpointer.metadata(step).custom_metadata)
-    return Info(**saved | {'best': Best(**saved['best'])})
+    """What the checkpoint of a step says about its run.
+
+    Raises:
+      DamagedError: it cannot be read.
+    """
+    return self._read(step)[0]
+
+  def _read(self, step: int) -> tuple[Info, dict[str, str], dict[str, int]]:
+    """What a checkpoint says: of its run, and of shapes and bits of arrays."""
+    path = self._folders.path(step)
+    with _damage(path):
+      saved = dict(ocp.metadata(path).custom_metadata)
+      arrays, prints = saved.pop('arrays'), saved.pop('fingerprints')
+      info = Info(**saved | {'best': Best(**saved['best'])})
+      if info.step != step or arrays.keys() != prints.keys():
+        raise ValueError(f'it says that it is of step {info.step}')
+      return info, arrays, prints
 
   def save(self, state: TrainState, info: Info) -> None:
-    """Starts to save; returns once the state has been copied."""
+    """Starts to save; returns once the state has been copied.
+
+    Raises:
+      SaveError: the save before this one, or the beginning of this one, failed.
+    """
     self.wait()
-    self._policy.best_step = info.best.step
-    self._saving = self._checkpointer.save_async(
-      info.step, state, custom_metadata=dataclasses.asdict(info), force=True
-    )
+    assert self._keep_last is not None, 'the checkpoints are open to read'
+    path = self._folders.path(info.step)
+    saved = dataclasses.asdict(info) | {
+      'arrays': _shapes(state),
+      'fingerprints': fingerprints(state),
+    }
+    context = ocp.Context()
+    context.async_options.timeout_secs = _SAVE_TIMEOUT_SECONDS
+    try:
+      with context:
+        response = ocp.save_async(path, state, custom_metadata=saved)
+    except Exception as error:
+      raise self._failure(info.step, error) from error
+    self._saving = info.step, self._pool.submit(self._finish, response, info)
+
+  def _finish(self, response: Any, info: Info) -> None:
+    """What is done in the background until a step is on the disk."""
+    response.result()
+    if jax.process_index() == 0:
+      self._folders.sync(info.step)
+      self._remove_old(info)
+
+  def _remove_old(self, info: Info) -> None:
+    assert self._keep_last is not None
+    older = [step for step in self.steps() if step < info.step]
+    kept = older[len(older) - self._keep_last + 1 :]
+    for step in older:
+      if step not in (*kept, info.best.step):
+        self._folders.remove(step)
+
+  def poll(self) -> None:
+    """Raises SaveError if the save in flight has failed; does not wait."""
+    if self._saving is not None and self._saving[1].done():
+      self.wait()
 
   def wait(self) -> None:
-    """Waits until the save in flight is complete; raises if it failed."""
-    if self._saving is not None:
-      self._saving.result()
-      self._saving = None
+    """Waits until the save in flight is complete; raises SaveError."""
+    if self._saving is None:
+      return
+    (step, future), self._saving = self._saving, None
+    try:
+      future.result()
+    except Exception as error:
+      raise self._failure(step, error) from error
+
+  def _failure(self, step: int, error: Exception) -> SaveError:
+    others = [other for other in self.steps() if other != step]
+    return SaveError(
+      f'Step {step} could not be saved in {self._directory}: {_cause(error)} '
+      f'Steps that are saved: {others or "none"}.'
+    )
 
   def restore(self, step: int, abstract: TrainState) -> TrainState:
     """Reads a state, onto the shardings of the abstract one.
 
     Raises:
       ValueError: the checkpoint is of another model or optimizer.
+      DamagedError: it does not hold what was saved.
     """
-    self.wait()
-    self._check_shapes(step, abstract)
-    return self._checkpointer.load(step, abstract)
+    return self._restore(step, abstract, abstract)
 
   def restore_params(self, step: int, abstract: TrainState) -> Params:
     """Reads the parameters to evaluate and sample with, and nothing else.
 
     Raises:
       ValueError: the checkpoint is of another model or optimizer.
+      DamagedError: it does not hold what was saved.
     """
-    self._check_shapes(step, abstract)
     wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract)
     if abstract.ema is None:
       wanted = wanted.replace(params=abstract.params)
     else:
       wanted = wanted.replace(ema=abstract.ema)
-    return self._checkpointer.load(step, wanted).eval_params
+    return self._restore(step, abstract, wanted).eval_params
+
+  def _restore(self, step: int, abstract: TrainState, wanted: Any) -> Any:
+    """Reads the wanted leaves of a state; the others are placeholders."""
+    self.wait()
+    problem, state = None, None
+    try:
+      _, arrays, prints = self._read(step)
+      self._check_shapes(step, arrays, abstract)
+      path = self._folders.path(step)
+      with _damage(path):
+        state = ocp.load(path, wanted)
+    except DamagedError as error:
+      problem = error
+    # The fingerprints are computed by all processes together, or by none.
+    if agreed(problem is not None):
+      raise problem or DamagedError(
+        f'{self._folders.path(step)} cannot be read by another process.'
+      )
+    wrong = [
+      name
+      for name, value in fingerprints(_only_arrays(state)).items()
+      if value != prints[name]
+    ]
+    if wrong:
+      raise DamagedError(
+        f'{path} is damaged: {len(wrong)} of {len(prints)} arrays have other '
+        f'bits than were saved ({", ".join(wrong[:3])}'
+        f'{", ..." if len(wrong) > 3 else ""}).'
+      )
+    return state
+
+  def restore_newest(self, abstract: TrainState) -> Restored:
+    """Reads the newest state that is good, and sets the damaged ones aside.
+
+    Nothing is moved before an older one has proved good.
+
+    Raises:
+      ValueError: a checkpoint is of another model or optimizer.
+      DamagedError: none is good.
+    """
+    problems: dict[int, str] = {}
+    for step in reversed(self.steps()):
+      try:
+        state = self.restore(step, abstract)
+      except DamagedError as error:
+        problems[step] = str(error)
+        continue
+      said = [self._set_aside(s, why) for s, why in problems.items()]
+      wait_for_all()
+      return Restored(state, self.info(step), said)
+    raise DamagedError(self._no_good_one(list(problems.values())))
+
+  def _set_aside(self, step: int, why: str) -> str:
+    place = self._folders.quarantine(step)
+    wait_for_all()
+    if jax.process_index() == 0 and self._keep_last is not None:
+      self._folders.set_aside(step, place)
+    return f'{why} It is now {place}.'
+
+  def _no_good_one(self, problems: list[str]) -> str:
+    return (
+      f'None of the checkpoints in {self._directory} is good, and nothing was '
+      'changed:\n  '
+      + '\n  '.join(problems)
+      + '\nTo start over, choose another '
+      '--workdir.'
+    )
+
+  def check(self, step: int) -> None:
+    """Reads all arrays of a step, one at a time, on a device of this process.
+
+    Raises:
+      DamagedError: it does not hold what was saved.
+    """
+    _, _, prints = self._read(step)
+    path = self._folders.path(step)
+    with _damage(path):
+      saved = ocp.metadata(path).metadata
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    for name in names(saved):
+      with _damage(path):
+        value = ocp.load(path, _one_leaf(saved, name, here))
+      found = fingerprints(_only_arrays(value))
+      if found != {name: prints.get(name)}:
+        raise DamagedError(f'{path} is damaged: {name} has other bits.')
+    if missing := prints.keys() - names(saved).keys():
+      raise DamagedError(f'{path} is damaged: {sorted(missing)} are missing.')
+
+  def size(self, step: int) -> int:
+    """Bytes of the files of a step."""
+    return self._folders.size(step)
 
   def find(self, which: str) -> int:
     """The step that 'best', 'last' or a number names.
@@ -154,9 +334,10 @@ class Checkpoints(contextlib.AbstractContextManager):
       f'{steps}.'
     )
 
-  def _check_shapes(self, step: int, abstract: TrainState) -> None:
+  def _check_shapes(
+    self, step: int, saved: dict[str, str], abstract: TrainState
+  ) -> None:
     """Compares the saved arrays with the wanted ones, leaf by leaf."""
-    saved = _shapes(self._checkpointer.metadata(step).metadata)
     wanted = _shapes(abstract)
     differing = [
       f'  {name}: saved {saved.get(name, "nothing")}, '
@@ -167,15 +348,48 @@ class Checkpoints(contextlib.AbstractContextManager):
     if differing:
       raise ValueError(
         f'Step {step} in {self._directory} was saved by another model or '
-        'optimizer:\n' + '\n'.join(differing)
+        'optimizer; nothing was changed:\n' + '\n'.join(differing)
       )
+
+
+@contextlib.contextmanager
+def _damage(path: epath.Path) -> Iterator[None]:
+  """Whatever goes wrong in reading a checkpoint is damage to it."""
+  try:
+    yield
+  except Exception as error:
+    raise DamagedError(f'{path} cannot be read: {_cause(error)}') from error
+
+
+def _cause(error: BaseException) -> str:
+  """The first cause of an error, in one line: Orbax wraps it several times."""
+  while (cause := error.__cause__ or error.__context__) is not None:
+    error = cause
+  lines = str(error).strip().splitlines() or ['']
+  return f'{type(error).__name__}: {lines[0][:300]}'
 
 
 def _shapes(tree: Any) -> dict[str, str]:
   """Name of each leaf of a tree, with its dtype and shape in words."""
   return {
-    jax.tree_util.keystr(path, simple=True, separator='.'): (
-      f'{leaf.dtype} {list(leaf.shape)}'
-    )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    name: f'{leaf.dtype} {list(leaf.shape)}'
+    for name, leaf in names(tree).items()
   }
+
+
+def _only_arrays(tree: Any) -> Any:
+  """The tree without placeholders."""
+  return jax.tree.map(lambda x: None if x is ocp.PLACEHOLDER else x, tree)
+
+
+def _one_leaf(tree: Any, name: str, sharding: Any) -> Any:
+  """The tree with one leaf to load, and placeholders for the others."""
+
+  def leaf(path, value):
+    if jax.tree_util.keystr(path, simple=True, separator='.') != name:
+      return ocp.PLACEHOLDER
+    return jax.ShapeDtypeStruct(
+      value.shape, np.dtype(value.dtype), sharding=sharding
+    )
+
+  return jax.tree_util.tree_map_with_path(leaf, tree)

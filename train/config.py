@@ -8,6 +8,7 @@ from typing import Any
 from model.config import ModelConfig, model_config
 from model.params import KINDS
 
+ON_FAILURE = ('stop', 'continue')
 METRICS = ('loss', 'perplexity', 'bits_per_byte')
 
 # Axes of the mesh, from the slowest network to the fastest.
@@ -125,7 +126,9 @@ class TrainConfig:
   evaluation_every: int
   evaluation_batch_size: int
   checkpoint_every: int
+  checkpoint_minutes: float | None
   checkpoint_keep_last: int
+  checkpoint_on_failure: str
   log_every: int
   log_tensorboard: bool
   log_profile_start: int | None
@@ -140,6 +143,15 @@ class TrainConfig:
     for section in ('evaluation', 'checkpoint', 'log'):
       _check_positive(f'{section}.every', getattr(self, f'{section}_every'))
     _check_positive('checkpoint.keep_last', self.checkpoint_keep_last)
+    check_choice(
+      'checkpoint.on_failure', self.checkpoint_on_failure, ON_FAILURE
+    )
+    minutes = self.checkpoint_minutes
+    if minutes is not None and not 0 < minutes < math.inf:
+      raise ValueError(
+        f'checkpoint.minutes is {minutes}; it must be above 0, or None for '
+        'none.'
+      )
     self._check_profile()
     _check_positive('evaluation.batch_size', self.evaluation_batch_size)
     _check_divides(
@@ -205,8 +217,7 @@ def train_config(config: Mapping[str, Any]) -> TrainConfig:
     early_stopping=EarlyStoppingConfig(**dict(config['early_stopping'])),
     evaluation_every=config['evaluation']['every'],
     evaluation_batch_size=evaluation_batch,
-    checkpoint_every=config['checkpoint']['every'],
-    checkpoint_keep_last=config['checkpoint']['keep_last'],
+    **{f'checkpoint_{k}': v for k, v in config['checkpoint'].items()},
     log_every=config['log']['every'],
     log_tensorboard=config['log']['tensorboard'],
     log_profile_start=config['log']['profile_start'],

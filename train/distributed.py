@@ -157,6 +157,13 @@ def check_same(facts: Mapping[str, Any]) -> None:
     )
 
 
+def agreed(fact: bool) -> bool:
+  """Whether a fact holds on any process; the same answer on all of them."""
+  if jax.process_count() == 1:
+    return fact
+  return bool(multihost_utils.process_allgather(np.int32(fact)).any())
+
+
 def _name_strangers(values_P2: np.ndarray, what: str) -> None:
   others = np.flatnonzero((values_P2 != values_P2[0]).any(axis=1)).tolist()
   if others:

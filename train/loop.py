@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from train.checkpoint import Checkpoints, Info
+from train.checkpoint import Checkpoints, Info, SaveError
 from train.config import TrainConfig
 from train.data import (
   epochs_by_name,
@@ -79,6 +79,8 @@ def train(
     ValueError: the configuration does not fit the data, the devices or the
       run in the workdir.
     NonFiniteError: the numbers broke down.
+    DamagedError: there are checkpoints, and none of them is good.
+    SaveError: a checkpoint could not be written.
     Interrupted: a signal came; the state is saved.
   """
   watch = Stopwatch(started)
@@ -94,13 +96,13 @@ def train(
       Checkpoints(workdir / CHECKPOINTS, keep_last=config.checkpoint_keep_last)
     )
 
-    # Go on from the newest checkpoint, or start.
+    # Go on from the newest good checkpoint, or start.
     newest = checkpoints.newest()
     check_same(
       facts_of_a_run(resolved)
       | {'the newest checkpoint': newest and newest.step}
     )
-    changes = []
+    changes, set_aside = [], []
     if newest is None:
       step, best = 0, NO_EVALUATION
       state = init_state(setup.recipe, setup.shardings)
@@ -112,8 +114,9 @@ def train(
         workdir=workdir,
         allow_change=allow_change,
       )
-      step, best = newest.step, newest.best
-      state = checkpoints.restore(step, abstract)
+      restored = checkpoints.restore_newest(abstract)
+      state, set_aside = restored.state, restored.set_aside
+      step, best = restored.info.step, restored.info.best
 
     journal = stack.enter_context(
       Journal(config, workdir, watch, step=step, epochs=epochs_by_name(stream))
@@ -124,6 +127,8 @@ def train(
     journal.session(step, **facts)
     for change in changes:
       journal.event(step, f'Changed at step {step}: {change}')
+    for line in set_aside:
+      journal.event(step, line)
     for warning in repeats(stream, config.steps):
       journal.event(step, warning)
 
@@ -173,19 +178,28 @@ def train(
       if step % config.log_every == 0 or step == config.steps:
         journal.train(step, fetched)
 
+    saved_at = time.monotonic()
+
     def save(step: int) -> None:
-      begin = time.perf_counter()
+      nonlocal saved_at
+      saved_at = begin = time.monotonic()
+      info = Info(
+        step=step,
+        config=resolved,
+        data_fingerprint=stores.fingerprint,
+        best=best,
+      )
       with watch.phase('checkpoint'):
-        checkpoints.save(
-          state,
-          Info(
-            step=step,
-            config=resolved,
-            data_fingerprint=stores.fingerprint,
-            best=best,
-          ),
-        )
-      journal.checkpoint(step, time.perf_counter() - begin)
+        try:
+          checkpoints.save(state, info)
+        except SaveError as error:
+          unsaved(error)
+      journal.checkpoint(step, time.monotonic() - begin)
+
+    def unsaved(error: SaveError) -> None:
+      journal.event(step, str(error))
+      if config.checkpoint_on_failure == 'stop':
+        raise error
 
     request = stack.enter_context(stop_request())
     pending = None
@@ -200,10 +214,18 @@ def train(
         settle(*pending)
       pending = (step, metrics)
 
+      try:
+        checkpoints.poll()
+      except SaveError as error:
+        unsaved(error)
+
       last = step == config.steps
       evaluates = last or step % config.evaluation_every == 0
       saves = last or step % config.checkpoint_every == 0
-      stopped = _agreed(request.signum, step, config)
+      stopped, overdue = _agreed(
+        request.signum, time.monotonic() - saved_at, step, config
+      )
+      saves = saves or overdue
       if not (evaluates or saves or stopped):
         continue
       settle(*pending)
@@ -237,22 +259,38 @@ def train(
         f'improvement of {config.early_stopping.metric} by more than '
         f'{config.early_stopping.min_delta}.',
       )
+    checkpoints.wait()
     if best.step is not None and best.step != step:
       state = checkpoints.restore(best.step, abstract)
-    checkpoints.wait()
     journal.time(step)
     journal.line(_farewell(best, step, config))
     return state
 
 
-def _agreed(signum: int | None, step: int, config: TrainConfig) -> int:
-  """The signal that any host received, the same on every host; 0: none."""
+def _agreed(
+  signum: int | None, seconds: float, step: int, config: TrainConfig
+) -> tuple[int, bool]:
+  """What clocks and signals of the hosts ask for, the same on every host.
+
+  Args:
+    signum: the signal that this host received, if any.
+    seconds: since the last save.
+    step: updates made.
+    config: the run.
+
+  Returns:
+    The signal that any host received, or 0; whether a save is overdue.
+  """
+  minutes = config.checkpoint_minutes
+  overdue = minutes is not None and seconds >= 60 * minutes
   if jax.process_count() == 1:
-    return signum or 0
+    return signum or 0, overdue
   # Asking the other hosts waits for them, so it is done now and then.
   if step % config.log_every:
-    return 0
-  return int(multihost_utils.process_allgather(np.int32(signum or 0)).max())
+    return 0, False
+  mine = np.array([signum or 0, overdue], np.int32)
+  signum, overdue = multihost_utils.process_allgather(mine).max(axis=0)
+  return int(signum), bool(overdue)
 
 
 def _farewell(best: Best, step: int, config: TrainConfig) -> str:

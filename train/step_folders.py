@@ -1,0 +1,105 @@
+"""The folder of a run's checkpoints: one folder a step, named by its number."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+from etils import epath
+
+# Beside the folder of the checkpoints: damaged ones, for you to look at.
+QUARANTINE = 'quarantine'
+
+# What a step is called while it is written or removed; never read.
+_UNFINISHED = ('orbax-checkpoint-tmp', 'removed')
+_COMMITTED = 'commit_success.txt'
+
+
+@dataclasses.dataclass(frozen=True)
+class StepFolders:
+  """Steps on a disk or in a bucket. What is not named like one is left alone.
+
+  Attributes:
+    directory: holds the steps.
+  """
+
+  directory: epath.Path
+
+  @property
+  def _in_bucket(self) -> bool:
+    return '://' in str(self.directory)
+
+  def path(self, step: int) -> epath.Path:
+    """The folder of a step."""
+    return self.directory / str(step)
+
+  def steps(self) -> list[int]:
+    """Steps that are there, good or damaged, the oldest first."""
+    if not self.directory.exists():
+      return []
+    return sorted(
+      int(path.name)
+      for path in self.directory.iterdir()
+      if path.name.isdecimal() and self._is_step(path)
+    )
+
+  def _is_step(self, path: epath.Path) -> bool:
+    # On a disk a step gets its name when it is complete. In a bucket it has its
+    # name from the beginning and a marker in the end.
+    if self._in_bucket:
+      return (path / _COMMITTED).exists()
+    return path.is_dir() and any(path.iterdir())
+
+  def clean(self) -> None:
+    """Makes the folder, and removes what a kill left half written."""
+    self.directory.mkdir(parents=True, exist_ok=True)
+    for path in self.directory.iterdir():
+      step, _, rest = path.name.partition('.')
+      if step.isdecimal() and rest.startswith(_UNFINISHED):
+        path.rmtree()
+
+  def remove(self, step: int) -> None:
+    """Removes a step; however far that gets, no half of it is read."""
+    path = self.path(step)
+    if self._in_bucket:
+      (path / _COMMITTED).unlink()
+    else:
+      path = path.rename(path.with_name(f'{step}.{_UNFINISHED[1]}'))
+    path.rmtree()
+
+  def quarantine(self, step: int) -> epath.Path:
+    """Where a damaged step would be moved to: a place that is free."""
+    place = self.directory.parent / QUARANTINE / str(step)
+    number = 1
+    while place.exists():
+      number += 1
+      place = place.with_name(f'{step}-{number}')
+    return place
+
+  def set_aside(self, step: int, place: epath.Path) -> None:
+    """Moves a step."""
+    place.parent.mkdir(exist_ok=True)
+    self.path(step).rename(place)
+
+  def sync(self, step: int) -> None:
+    """Makes a step survive a loss of power: Orbax syncs the arrays only."""
+    if self._in_bucket:
+      return
+    path = self.path(step)
+    for each in (*_below(path), path, self.directory):
+      descriptor = os.open(each, os.O_RDONLY)
+      try:
+        os.fsync(descriptor)
+      finally:
+        os.close(descriptor)
+
+  def size(self, step: int) -> int:
+    """Bytes of the files of a step."""
+    files = (path for path in _below(self.path(step)) if not path.is_dir())
+    return sum(path.stat().length for path in files)
+
+
+def _below(folder: epath.Path) -> Iterator[epath.Path]:
+  for path in folder.iterdir():
+    if path.is_dir():
+      yield from _below(path)
+    yield path
