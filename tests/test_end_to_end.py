@@ -50,6 +50,25 @@ def test_a_signal_saves_the_step_and_loses_none(folder):
   assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
 
 
+def test_a_damaged_checkpoint_is_passed_over_and_nothing_else_changes(folder):
+  arguments = runs.command('train', folder, 'damaged')
+  workdir = folder / 'damaged'
+  runs.run_until(arguments, workdir, 53, signal.SIGKILL)
+  steps = workdir / 'checkpoints'
+  newest = max(int(p.name) for p in steps.iterdir() if p.name.isdecimal())
+  data = max(
+    (steps / str(newest) / 'state' / 'd').iterdir(),
+    key=lambda path: path.stat().st_size,
+  )
+  content = bytearray(data.read_bytes())
+  content[len(content) // 2] ^= 16
+  data.write_bytes(content)
+  done = runs.run(folder, arguments)
+  assert f'checkpoints/{newest} ' in done.stderr
+  assert (workdir / 'quarantine' / str(newest)).is_dir()
+  assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
+
+
 def test_a_finished_run_is_left_as_it_is(folder):
   before = runs.numbers(folder / 'whole')
   done = runs.run(folder, runs.command('train', folder, 'whole'))

@@ -28,13 +28,17 @@ _FREE_BEGINNINGS = (
   'checkpoint.',
   'runtime.',
   'model.splash_',
+  'offload.',
 )
 _FREE_FIELDS = (
+  'accumulation_steps',
+  'microbatches',
   'data.directory',
   'data.workers',
   'data.prefetch',
   'evaluation.batch_size',
   'loss.chunk',
+  'optimizer.shard_axes',
   'model.attention',
   'model.context_parallelism',
   'model.scan_layers',
