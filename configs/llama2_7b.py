@@ -11,10 +11,10 @@ billion in all (20 a parameter, Hoffmann et al. 2022).
 
 Not run yet. Checked by a test: the count of parameters.
 
-Plan (libtpu 0.0.42.1, splash attention): 16.1 GB of the 102.8 GB of a chip,
+Plan (libtpu 0.0.42.1, splash attention): 15.0 GB of the 102.8 GB of a chip,
 2.7 s a step, 6,100 tokens/s a chip, MFU 57 %; 190 hours for the whole run. With
-config.model.remat = 'projections', which keeps the results of matrix products:
-59.6 GB, 2.3 s, 7,200 tokens/s, MFU 67 %; 162 hours.
+config.model.remat = 'products', which keeps the results of matrix products:
+58.7 GB, 2.3 s, 7,200 tokens/s, MFU 67 %; 162 hours.
 """
 
 from ml_collections import ConfigDict

@@ -12,7 +12,7 @@ billion in all (20 a parameter).
 
 Not run yet. Checked by a test: the count of parameters.
 
-Plan (libtpu 0.0.42.1, splash attention): 18.3 GB of the 33.5 GB of a chip,
+Plan (libtpu 0.0.42.1, splash attention): 15.0 GB of the 33.5 GB of a chip,
 2.9 s a step, 5,700 tokens/s a chip, MFU 32 %; 122 hours for the whole run. Of a
 step, 0.5 s wait for collectives: more rows a chip make that less
 (docs/planning.md).
