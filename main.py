@@ -8,6 +8,7 @@ Commands:
   prepare   make the dataset
   evaluate  loss of a checkpoint on the validation split
   sample    continue prompts
+  checkpoints  the steps that are saved; with --check, whether they are good
   report    write the workdir's report.html anew
   documents which documents a step was trained on
   verify    compare every mesh with one device, on emulated devices
@@ -29,12 +30,9 @@ from ml_collections import ConfigDict, config_flags
 
 from configs.check import check, from_dict, to_dict
 from configs.mistakes import config_files, explain, is_ours
+from train.exits import CHECKPOINT_ERROR, USAGE_ERROR, exit_status
 
 _STARTED = time.perf_counter()
-
-USAGE_ERROR = 2
-DATA_ERROR = 65
-CHECKPOINT_ERROR = 74
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Configuration file, such as configs/tiny.py.'
@@ -76,6 +74,9 @@ _TOP_K = flags.DEFINE_integer(
 )
 _TOP_P = flags.DEFINE_float(
   'top_p', 0.95, 'sample: choose among the likeliest of this probability.'
+)
+_CHECK = flags.DEFINE_bool(
+  'check', False, 'checkpoints: compare every array with its fingerprint.'
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'sample: seed of the choice.')
 _STEP = flags.DEFINE_integer(
@@ -184,6 +185,14 @@ def sample() -> None:
       print(prompt + text)
 
 
+def checkpoints() -> None:
+  """Lists the checkpoints of a run."""
+  from train.commands import list_checkpoints
+
+  if not list_checkpoints(_workdir(), check=_CHECK.value):
+    sys.exit(CHECKPOINT_ERROR)
+
+
 def report() -> None:
   """Writes report.html anew."""
   from train.report import write_report
@@ -266,6 +275,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
   'prepare': prepare,
   'evaluate': evaluate,
   'sample': sample,
+  'checkpoints': checkpoints,
   'report': report,
   'documents': documents,
   'verify': verify,
@@ -290,26 +300,10 @@ def main(argv: Sequence[str]) -> None:
       raise
     _fail(str(error), USAGE_ERROR, joined)
   except Exception as error:
-    exit_code = _exit_code(error)
-    if exit_code is None:
+    status = exit_status(error)
+    if status is None:
       raise
-    _fail(str(error), exit_code, joined)
-
-
-def _exit_code(error: Exception) -> int | None:
-  """Exit status of the errors that a run ends with by design."""
-  # Imported here: a typo on the command line should not wait for JAX.
-  from train.checkpoint import DamagedError, SaveError
-  from train.loop import NonFiniteError
-  from train.signals import Interrupted
-
-  if isinstance(error, NonFiniteError):
-    return DATA_ERROR
-  if isinstance(error, DamagedError | SaveError):
-    return CHECKPOINT_ERROR
-  if isinstance(error, Interrupted):
-    return 128 + error.signum
-  return None
+    _fail(str(error), status, joined)
 
 
 def _fail(message: str, status: int, joined: bool = False) -> None:

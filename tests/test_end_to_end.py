@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 
 import pytest
@@ -50,19 +51,42 @@ def test_a_signal_saves_the_step_and_loses_none(folder):
   assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
 
 
+def flip_a_bit(step):
+  data = max(
+    (step / 'state' / 'd').iterdir(), key=lambda path: path.stat().st_size
+  )
+  content = bytearray(data.read_bytes())
+  content[len(content) // 2] ^= 16
+  data.write_bytes(content)
+
+
+def test_checkpoints_are_listed_and_checked(folder):
+  shutil.copytree(folder / 'whole', folder / 'listed')
+  steps = folder / 'listed' / 'checkpoints'
+  listed = [runs.sys.executable, str(runs.ROOT / 'main.py'), 'checkpoints',
+            '--workdir=listed']  # fmt: skip
+  lines = runs.run(folder, [*listed, '--check']).stdout.splitlines()
+  saved = sorted(int(path.name) for path in steps.iterdir())
+  assert len(lines) == len(saved)
+  for step, line in zip(saved, lines, strict=True):
+    assert line.startswith(f'step {step:>9,}')
+    assert 'MB  good' in line
+  assert sum('best so far' in line for line in lines) == 1
+  flip_a_bit(steps / str(saved[-1]))
+  assert 'not checked' in runs.run(folder, listed).stdout
+  done = runs.run(folder, [*listed, '--check'], code=74)
+  assert 'is damaged' in done.stdout.splitlines()[-1] or (
+    'cannot be read' in done.stdout.splitlines()[-1]
+  )
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_nothing_else_changes(folder):
   arguments = runs.command('train', folder, 'damaged')
   workdir = folder / 'damaged'
   runs.run_until(arguments, workdir, 53, signal.SIGKILL)
   steps = workdir / 'checkpoints'
   newest = max(int(p.name) for p in steps.iterdir() if p.name.isdecimal())
-  data = max(
-    (steps / str(newest) / 'state' / 'd').iterdir(),
-    key=lambda path: path.stat().st_size,
-  )
-  content = bytearray(data.read_bytes())
-  content[len(content) // 2] ^= 16
-  data.write_bytes(content)
+  flip_a_bit(steps / str(newest))
   done = runs.run(folder, arguments)
   assert f'checkpoints/{newest} ' in done.stderr
   assert (workdir / 'quarantine' / str(newest)).is_dir()

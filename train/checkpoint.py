@@ -325,7 +325,9 @@ class Checkpoints(contextlib.AbstractContextManager):
     if which == 'last':
       return steps[-1]
     if which == 'best':
-      best = self.info(steps[-1]).best
+      newest = self.newest()
+      assert newest is not None
+      best = newest.best
       return steps[-1] if best.step not in steps else best.step
     if which.isdecimal() and int(which) in steps:
       return int(which)

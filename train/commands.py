@@ -11,7 +11,7 @@ from etils import epath
 
 from model.params import Params
 from model.sampling import SamplingConfig, generate
-from train.checkpoint import Checkpoints
+from train.checkpoint import Checkpoints, DamagedError
 from train.config import TrainConfig
 from train.data import prepared_stores, validation_splits
 from train.distributed import check_same, wait_for_all
@@ -164,6 +164,33 @@ def continue_prompts(
     ends = np.flatnonzero(tokens == tokenizer.eos_id)
     texts.append(tokenizer.decode(tokens[: ends[0]] if ends.size else tokens))
   return texts
+
+
+def list_checkpoints(workdir: epath.Path, *, check: bool) -> bool:
+  """Prints the checkpoints of a run, a line each, the oldest first.
+
+  Args:
+    workdir: folder of the run.
+    check: whether to compare every array with its fingerprint.
+
+  Returns:
+    Whether none is known to be damaged.
+  """
+  damaged = False
+  with _saved_run(workdir, 'last') as (checkpoints, _):
+    for step in checkpoints.steps():
+      said, size = 'not checked', f'{checkpoints.size(step) / 1e6:,.1f} MB'
+      try:
+        best = checkpoints.info(step).best
+        if check:
+          checkpoints.check(step)
+          said = 'good'
+        if best.step == step:
+          said += f', best so far: {best.value:.4f}'
+      except DamagedError as error:
+        damaged, said = True, str(error)
+      print(f'step {step:>9,}  {size:>12}  {said}', flush=True)
+  return not damaged
 
 
 @contextlib.contextmanager
