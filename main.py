@@ -30,7 +30,6 @@ from ml_collections import ConfigDict, config_flags
 
 from configs.check import check, from_dict, to_dict
 from configs.mistakes import config_files, explain, is_ours
-from train.exits import CHECKPOINT_ERROR, USAGE_ERROR, exit_status
 
 _STARTED = time.perf_counter()
 
@@ -188,6 +187,7 @@ def sample() -> None:
 def checkpoints() -> None:
   """Lists the checkpoints of a run."""
   from train.commands import list_checkpoints
+  from train.exits import CHECKPOINT_ERROR
 
   if not list_checkpoints(_workdir(), check=_CHECK.value):
     sys.exit(CHECKPOINT_ERROR)
@@ -285,6 +285,8 @@ COMMANDS: dict[str, Callable[[], None]] = {
 
 def main(argv: Sequence[str]) -> None:
   """Runs one command; a user's error is one line, not a traceback."""
+  from train.exits import USAGE_ERROR, exit_status
+
   # Libraries' notes on their own working are not for a person to read.
   logging.set_verbosity(logging.ERROR)
   joined = False
@@ -376,6 +378,8 @@ def _is_first_process() -> bool:
 
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; a mistake in it is one line."""
+  from train.exits import USAGE_ERROR
+
   try:
     words = flags.FLAGS(argv)
     # The flag reads the file when it is first used; look for it now.
