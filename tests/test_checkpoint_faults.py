@@ -16,6 +16,11 @@ from train.early_stopping import NO_EVALUATION, Best
 from train.mesh import make_mesh
 from train.state import abstract_state, init_state, state_shardings
 
+# Orbax leaves tasks behind that fail unseen; what matters is told by then.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
 RECIPE = recipe(**{'model.num_layers': 1, 'optimizer.name': 'sgd'})
 FLIPS = 100
 

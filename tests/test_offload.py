@@ -82,8 +82,12 @@ def plain():
   ('overrides', 'parts'),
   [
     (STATE, {'params', 'opt_state', 'ema'}),
-    ({'offload.parameters': True}, {'params'}),
-    ({'offload.optimizer': True}, {'opt_state', 'ema'}),
+    pytest.param(
+      {'offload.parameters': True}, {'params'}, marks=pytest.mark.slow
+    ),
+    pytest.param(
+      {'offload.optimizer': True}, {'opt_state', 'ema'}, marks=pytest.mark.slow
+    ),
   ],
   ids=['both', 'parameters', 'optimizer'],
 )
@@ -102,7 +106,10 @@ def test_a_state_on_the_host_is_updated_as_one_on_the_devices(
   'overrides',
   [
     {'accumulation_steps': 2, 'batch_size': 16, 'model.num_layers': 1},
-    {'model.moe.num_experts': 4, 'model.moe.balance_rate': 0.01},
+    pytest.param(
+      {'model.moe.num_experts': 4, 'model.moe.balance_rate': 0.01},
+      marks=pytest.mark.slow,
+    ),
     pytest.param({'optimizer.name': 'adafactor'}, marks=pytest.mark.slow),
     pytest.param({'optimizer.name': 'muon'}, marks=pytest.mark.slow),
     pytest.param({'model.scan_layers': False}, marks=pytest.mark.slow),
@@ -124,7 +131,12 @@ def test_a_state_on_the_host_goes_with_all_else(overrides):
   ('remat', 'names', 'overrides'),
   [
     ('full', ('layer_input', 'query', 'context', 'mlp_up'), {}),
-    ('projections', ('layer_input', 'mlp_gate', 'mlp_out'), STATE),
+    pytest.param(
+      'projections',
+      ('layer_input', 'mlp_gate', 'mlp_out'),
+      STATE,
+      marks=pytest.mark.slow,
+    ),
     pytest.param(
       'attention',
       ('key', 'value', 'attention_out', 'mlp_up'),

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.params import on_device
+
 # The golden ratio, whose multiples lie far from each other.
 _PLACE = 0x9E3779B9
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
@@ -48,7 +50,7 @@ def _mix(h: jax.Array) -> jax.Array:
 
 @jax.jit
 def _fingerprints(leaves: list[jax.Array]) -> jax.Array:
-  return jnp.stack([fingerprint(leaf) for leaf in leaves])
+  return jnp.stack([fingerprint(leaf) for leaf in on_device(leaves)])
 
 
 def fingerprints(tree: Any) -> dict[str, int]:
