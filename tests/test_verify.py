@@ -10,7 +10,14 @@ from configs import base, mixtral_8x7b, tiny
 from configs.check import to_dict
 from model import loss
 from train.config import train_config
-from train.verify import TOLERANCE, line, meshes, small_config, verify
+from train.verify import (
+  TOLERANCE,
+  cases,
+  line,
+  meshes,
+  small_config,
+  verify,
+)
 
 
 def results(config: ConfigDict, devices: int):
@@ -22,6 +29,21 @@ def test_every_factorisation_is_met_once():
   # 2 x 2 x 2 in three places: as many as 3 balls and 2 bars.
   assert len(found) == len(set(found)) == math.comb(5, 2)
   assert all(math.prod(shape) == 8 for shape in found)
+
+
+def test_every_kernel_and_way_to_split_rows_is_met():
+  config = to_dict(mixtral_8x7b.get_config())
+  found = list(map(str, cases(config, 8)))
+  assert len(found) == len(set(found))
+  # Six axes: as many meshes as 3 balls and 5 bars.
+  assert sum(',' not in name for name in found) == math.comb(8, 5)
+  assert {'context 8', 'stage 2 x expert 4', 'tensor 4, splash_interpreted',
+          'data 2 x context 2, ring',
+          'context 2 x tensor 2, ulysses',
+          'context 4, splash_interpreted, all_gather',
+          'context 4, splash_interpreted, ulysses'} <= set(found)  # fmt: skip
+  # All of them, but for what no model supports.
+  assert not any('splash' in name and 'ring' in name for name in found)
 
 
 def test_small_keeps_what_is_switched_on():
