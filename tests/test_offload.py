@@ -105,7 +105,10 @@ def test_a_state_on_the_host_is_updated_as_one_on_the_devices(
 @pytest.mark.parametrize(
   'overrides',
   [
-    {'accumulation_steps': 2, 'batch_size': 16, 'model.num_layers': 1},
+    pytest.param(
+      {'accumulation_steps': 2, 'batch_size': 16, 'model.num_layers': 1},
+      marks=pytest.mark.slow,
+    ),
     pytest.param(
       {'model.moe.num_experts': 4, 'model.moe.balance_rate': 0.01},
       marks=pytest.mark.slow,

@@ -38,7 +38,7 @@ def slow(*values):
   ('shape', 'overrides'),
   [
     ({'data': 2, 'stage': 2, 'tensor': 2}, DROPOUT | BIASED),
-    ({'data': 1, 'stage': 2, 'fsdp': 2, 'expert': 2}, EXPERTS),
+    slow({'data': 1, 'stage': 2, 'fsdp': 2, 'expert': 2}, EXPERTS),
     slow({'data': 1, 'stage': 4}, {'model.tie_embeddings': False}),
     slow({'data': 1, 'stage': 2, 'dcn.stage': 2}, {'microbatches': 8}),
     slow({'data': 1, 'stage': 2, 'expert': 2, 'tensor': 2}, EXPERTS),
