@@ -60,7 +60,12 @@ def slow(*values):
     ),
     slow(
       {'data': 2, 'stage': 4},
-      DROPOUT | EXPERTS | {'accumulation_steps': 2, 'batch_size': 32},
+      EXPERTS
+      | {
+        'model.residual_dropout': 0.1,
+        'accumulation_steps': 2,
+        'batch_size': 32,
+      },
     ),
   ],
   ids=str,
