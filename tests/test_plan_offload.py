@@ -21,8 +21,9 @@ OFFLOAD = {
     'mlp_up', 'mlp_gate', 'mlp_out',
   ),
 }  # fmt: skip
-# Layers, rows, positions; the widths of what is kept; bfloat16.
-KEPT = 4 * 8 * 512 * (3 * 512 + 2 * 512 + 2 * 256 + 2 * 1536) * 2
+# Layers, rows, positions; the widths of what is kept; bfloat16. The backward pass
+# has no need of 'mlp_out'.
+KEPT = 4 * 8 * 512 * (2 * 512 + 2 * 512 + 2 * 256 + 2 * 1536) * 2
 
 
 def planned(**overrides):
@@ -41,7 +42,7 @@ def test_a_chip_holds_less_where_the_host_holds_it(libtpu):
   assert plain.host == 0
   # Counters are left.
   assert found.optimizer < 64
-  assert found.host >= plain.optimizer + KEPT
+  assert found.host == plain.optimizer - found.optimizer + KEPT
   assert found.temporaries < plain.temporaries - 0.5 * KEPT
   assert found.needed < plain.needed - plain.optimizer - 0.5 * KEPT
   assert 'host memory a device' in report.memory_text(found)
