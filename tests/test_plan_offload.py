@@ -21,8 +21,8 @@ OFFLOAD = {
     'mlp_up', 'mlp_gate', 'mlp_out',
   ),
 }  # fmt: skip
-# Layers, rows, positions; the widths of what is kept; bfloat16. The backward pass
-# has no need of 'mlp_out'.
+# Layers, rows, positions; the widths of what is kept; bfloat16. The backward
+# pass has no need of 'mlp_out'.
 KEPT = 4 * 8 * 512 * (2 * 512 + 2 * 512 + 2 * 256 + 2 * 1536) * 2
 
 
