@@ -73,6 +73,18 @@ def test_keeps_the_newest_and_the_best(tmp_path):
     assert checkpoints.steps() == [2, 8, 9]
 
 
+def test_none_is_removed_while_there_are_fewer_than_are_kept(tmp_path):
+  state, _ = laid_out(recipe())
+  with Checkpoints(epath.Path(tmp_path) / 'c', keep_last=4) as checkpoints:
+    for step in range(1, 5):
+      checkpoints.save(state, info(step))
+    checkpoints.wait()
+    assert checkpoints.steps() == [1, 2, 3, 4]
+    checkpoints.save(state, info(5))
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 3, 4, 5]
+
+
 def test_a_checkpoint_of_another_model_is_told_leaf_by_leaf(tmp_path):
   state, _ = laid_out(recipe())
   directory = epath.Path(tmp_path) / 'c'

@@ -165,10 +165,9 @@ class Checkpoints(contextlib.AbstractContextManager):
 
   def _remove_old(self, info: Info) -> None:
     assert self._keep_last is not None
-    older = [step for step in self.steps() if step < info.step]
-    kept = older[len(older) - self._keep_last + 1 :]
-    for step in older:
-      if step not in (*kept, info.best.step):
+    steps = [step for step in self.steps() if step <= info.step]
+    for step in steps[: -self._keep_last]:
+      if step != info.best.step:
         self._folders.remove(step)
 
   def poll(self) -> None:
