@@ -7,7 +7,6 @@ from typing import Any
 MLPS = ('swiglu', 'geglu', 'gelu')
 NORMS = ('rms', 'layer')
 POSITIONS = ('rope', 'learned')
-REMATS = ('none', 'products', 'projections', 'attention', 'full')
 SCORES = ('softmax', 'sigmoid')
 DTYPES = ('bfloat16', 'float32')
 ATTENTIONS = ('auto', 'xla', 'splash', 'cudnn', 'splash_interpreted')
@@ -16,6 +15,18 @@ ACTIVATIONS = (
   'layer_input', 'query', 'key', 'value', 'context', 'attention_out', 'mlp_up',
   'mlp_gate', 'mlp_out',
 )  # fmt: skip
+# What a rematerialisation policy keeps of them for the backward pass; 'none'
+# keeps everything.
+_PROJECTIONS = (
+  'query', 'key', 'value', 'attention_out', 'mlp_up', 'mlp_gate', 'mlp_out',
+)  # fmt: skip
+REMAT_KEEPS: dict[str, tuple[str, ...]] = {
+  'products': (*_PROJECTIONS, 'context'),
+  'projections': _PROJECTIONS,
+  'attention': ('query', 'key', 'value', 'context'),
+  'full': (),
+}
+REMATS = ('none', *REMAT_KEEPS)
 CONTEXT_PARALLELISMS = ('all_gather', 'ring', 'ulysses')
 
 

@@ -11,6 +11,9 @@ from flax import nnx
 # What a parameter is for. Weight decay, Muon and the head's sharding go by it.
 KINDS = ('matrix', 'head', 'embedding', 'norm', 'bias')
 
+# JAX's name for memory of the host that devices read and write themselves.
+HOST_MEMORY = 'pinned_host'
+
 Params = dict[str, Any]  # Nested dict of arrays, as `split` returns it.
 
 

@@ -11,6 +11,7 @@ have its rows in front.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,10 +29,7 @@ Stage = Callable[[Any, jax.Array, Any], tuple[Any, Any]]
 def num_stages(rules: AxisRules) -> int:
   """Stages of the surrounding mesh; 1 without one."""
   sizes = jax.sharding.get_abstract_mesh().shape
-  stages = 1
-  for axis in split_axes('layers', rules):
-    stages *= sizes[axis]
-  return stages
+  return math.prod(sizes[axis] for axis in split_axes('layers', rules))
 
 
 def outside(rules: AxisRules) -> AxisRules:

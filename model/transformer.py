@@ -20,26 +20,21 @@ from model.attention import Attention, KeyValues
 from model.attention_kernels import Attend, make_attend
 from model.axes import AxisRules, constrain, constrain_gradient
 from model.cache import Cache
-from model.config import ModelConfig
+from model.config import REMAT_KEEPS, ModelConfig
 from model.einsum import einsum
 from model.mask import Places
 from model.mlp import Mlp
 from model.moe import Moe, Routing, join
-from model.params import Params, declare, merge, metadata_of, on_device, split
+from model.params import (
+  HOST_MEMORY,
+  Params,
+  declare,
+  merge,
+  metadata_of,
+  on_device,
+  split,
+)
 from model.pipeline import num_stages, outside, pipeline
-
-# What a rematerialisation policy keeps for the backward pass, by the names
-# that the layers give with checkpoint_name.
-_ATTENTION = ('query', 'key', 'value', 'context')
-_PROJECTIONS = (
-  'query', 'key', 'value', 'attention_out', 'mlp_up', 'mlp_gate', 'mlp_out',
-)  # fmt: skip
-_REMAT_KEEPS = {
-  'full': (),
-  'attention': _ATTENTION,
-  'projections': _PROJECTIONS,
-  'products': (*_PROJECTIONS, 'context'),
-}
 
 
 class Block(nnx.Module):
@@ -319,14 +314,14 @@ def _at_hand(params: Params, axes: Params, rules: AxisRules) -> Params:
 
 def _policy(config: ModelConfig) -> Callable[..., Any]:
   """What is kept of a layer for the backward pass, and where."""
-  keeps, offloaded = _REMAT_KEEPS[config.remat], config.offload_activations
+  keeps, offloaded = REMAT_KEEPS[config.remat], config.offload_activations
   if not offloaded:
     return jax.checkpoint_policies.save_only_these_names(*keeps)
   return jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[name for name in keeps if name not in offloaded],
     names_which_can_be_offloaded=list(offloaded),
     offload_src='device',
-    offload_dst='pinned_host',
+    offload_dst=HOST_MEMORY,
   )
 
 

@@ -12,6 +12,7 @@ import jax
 import pytest
 from etils import epath
 
+from model.params import HOST_MEMORY
 from train.checkpoint import Checkpoints, Info
 from train.early_stopping import NO_EVALUATION
 from train.mesh import batch_sharding
@@ -19,7 +20,6 @@ from train.planning.layout import lay_out
 from train.planning.memory import split_by_memory
 from train.setup import check_offload, make_setup
 from train.state import (
-  HOST_MEMORY,
   abstract_state,
   init_state,
   state_shardings,

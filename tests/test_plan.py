@@ -8,7 +8,7 @@ import cases
 import jax
 import pytest
 
-from model.config import REMATS
+from model.config import ACTIVATIONS, REMATS
 from train.compiler_options import libtpu_version
 from train.config import train_config
 from train.planning import plan as plan_module
@@ -19,7 +19,7 @@ from train.planning.command import plan_run, search_text
 from train.planning.dimensions import dimensions
 from train.planning.environment import VARIABLES
 from train.planning.expected import expected_arrays
-from train.planning.keeps import NAMES, keeps_of
+from train.planning.keeps import keeps_of
 from train.planning.layout import lay_out
 from train.planning.make import make_plan
 from train.planning.memory import Memory, state_arrays
@@ -157,7 +157,7 @@ def estimated(config=None, keeps=None, name='v6e:4x4', **changes):
 
 def test_what_waits_on_the_host_is_neither_kept_nor_computed_again():
   model = large().model
-  full, all_names = keeps_of(model), keeps_of(model, NAMES)
+  full, all_names = keeps_of(model), keeps_of(model, ACTIVATIONS)
   most = keeps_of(dataclasses.replace(model, remat='products'))
   base, host, device = (estimated(keeps=k) for k in (full, all_names, most))
   # Nothing of a layer stays, and what is computed again is that of the policy

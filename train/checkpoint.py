@@ -218,11 +218,10 @@ class Checkpoints(contextlib.AbstractContextManager):
   def _restore(self, step: int, abstract: TrainState, wanted: Any) -> Any:
     """Reads the wanted leaves of a state; the others are placeholders."""
     self.wait()
-    problem, state = None, None
+    path, problem, state = self._folders.path(step), None, None
     try:
       _, arrays, prints = self._read(step)
       self._check_shapes(step, arrays, abstract)
-      path = self._folders.path(step)
       with _damage(path):
         state = ocp.load(path, wanted)
     except DamagedError as error:
@@ -230,7 +229,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     # The fingerprints are computed by all processes together, or by none.
     if agreed(problem is not None):
       raise problem or DamagedError(
-        f'{self._folders.path(step)} cannot be read by another process.'
+        f'{path} cannot be read by another process.'
       )
     wrong = [
       name

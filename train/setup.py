@@ -11,12 +11,11 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from model.attention_kernels import resolve_attention
 from model.config import ModelConfig
-from model.params import Params
+from model.params import HOST_MEMORY, Params
 from train.config import TrainConfig
 from train.mesh import batch_sharding, check_length, make_mesh
 from train.rows import Marks
 from train.state import (
-  HOST_MEMORY,
   Recipe,
   TrainState,
   make_recipe,

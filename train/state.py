@@ -10,7 +10,7 @@ import optax
 from flax import nnx, struct
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from model.params import Params, abstract, metadata, split
+from model.params import HOST_MEMORY, Params, abstract, metadata, split
 from model.transformer import Transformer
 from train.config import TrainConfig
 from train.mesh import parameter_shardings, shardings_like, split_further
@@ -19,8 +19,6 @@ from train.schedule import make_schedule
 
 # Streams of random numbers, told apart by folding these into the run's key.
 _INIT, _DROPOUT = 0, 1
-# JAX's name for memory of the host that devices read and write themselves.
-HOST_MEMORY = 'pinned_host'
 
 
 @struct.dataclass

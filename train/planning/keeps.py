@@ -4,22 +4,8 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 
-from model.config import ModelConfig
+from model.config import ACTIVATIONS, REMAT_KEEPS, ModelConfig
 from train.config import TrainConfig
-
-# As model/transformer.py names them; a layer's input is always there.
-_ATTENTION = ('query', 'key', 'value', 'context')
-_PROJECTIONS = (
-  'query', 'key', 'value', 'attention_out', 'mlp_up', 'mlp_gate', 'mlp_out',
-)  # fmt: skip
-_PRODUCTS = (*_PROJECTIONS, 'context')
-_POLICIES = {
-  'full': (),
-  'attention': _ATTENTION,
-  'projections': _PROJECTIONS,
-  'products': _PRODUCTS,
-}
-NAMES = ('layer_input', *_PRODUCTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,19 +35,20 @@ def keeps_of(
 
   Args:
     model: the model, with its rematerialisation policy.
-    offloaded: names (NAMES) of what waits in the host's memory, whether or not
-      the policy would keep it.
+    offloaded: names (ACTIVATIONS) of what waits in the host's memory, whether
+      or not the policy would keep it.
     also: names of what the device keeps beside the policy's.
 
   Raises:
     ValueError: there is no such name.
   """
   for name in (*offloaded, *also):
-    if name not in NAMES:
+    if name not in ACTIVATIONS:
       raise ValueError(
-        f'offload.activations names {name!r}; there are {", ".join(NAMES)}.'
+        f'offload.activations names {name!r}; there are '
+        f'{", ".join(ACTIVATIONS)}.'
       )
-  kept = {'layer_input', *_POLICIES.get(model.remat, NAMES), *also}
+  kept = {'layer_input', *REMAT_KEEPS.get(model.remat, ACTIVATIONS), *also}
   return Keeps(
     all=model.remat == 'none',
     device=frozenset(kept) - frozenset(offloaded),

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from model.params import Params
+from model.params import HOST_MEMORY, Params
 from train.planning.dimensions import Dimensions
 from train.planning.hlo import Computation, Instruction, Module, Shape
-from train.state import HOST_MEMORY, Recipe, TrainState
+from train.state import Recipe, TrainState
 
 # Their result is their operand, or a part of it, under another name.
 _VIEWS = (
