@@ -5,13 +5,13 @@
 # Set by --yes on the command line.
 ACTING=no
 # Exit status of main.py that another attempt would only repeat: the
-# configuration does not fit, the numbers broke down (docs/training.md).
+# configuration does not fit, bad data or numbers, a suspect device (docs/training.md).
 # shellcheck disable=SC2034  # those that source this use it
-FINAL=' 2 65 '
+FINAL=' 64 65 76 '
 
 die() {
   echo "${0##*/}: $*" >&2
-  exit 2
+  exit 64
 }
 
 # Ends the script unless each of the named settings has a value.

@@ -42,7 +42,7 @@ start() {
   rm -f "$notes/exit" "$notes/main" "$notes/stopped"
   if [ ! -e .venv/bin/activate ]; then
     echo 'There are no packages here: do the setup first.' >&2
-    exit 2
+    exit 64
   fi
   setsid bash launch/tpu_worker.sh supervise "$@" \
     >>"$notes/log" 2>&1 </dev/null &
@@ -104,6 +104,6 @@ case ${1:-} in
   follow) tail -n 50 -F "$notes/log" ;;
   *)
     echo "tpu_worker.sh: '${1:-}' is no command" >&2
-    exit 2
+    exit 64
     ;;
 esac

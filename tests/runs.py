@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+from train.exits import START_AGAIN
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # configs/tiny.py, smaller still; every kind of dropout is on.
@@ -95,7 +97,7 @@ def run_until(
   """Runs a command, and sends a signal once it has recorded a step.
 
   Returns:
-    The exit status; negative where a signal ended the process.
+    The exit status; negative where the signal ended the process.
   """
   with subprocess.Popen(
     arguments,
@@ -110,7 +112,7 @@ def run_until(
     process.send_signal(signum)
     errors = process.communicate(timeout=120)[1]
   assert last_step(workdir) >= step, errors
-  assert process.returncode in (-signal.SIGKILL, 128 + signum), errors
+  assert process.returncode in (-signal.SIGKILL, START_AGAIN), errors
   return process.returncode
 
 

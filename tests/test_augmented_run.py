@@ -49,6 +49,6 @@ def test_killed_and_resumed_with_everything_on_it_is_the_same_run(tmp_path):
 def test_a_missing_token_stops_the_run_before_it_prepares(tmp_path):
   missing = FIELDS | {'data.tokenizer.special_tokens': TOKENS[1:]}
   command = runs.command('prepare', tmp_path, 'run', **missing)
-  done = runs.run(tmp_path, command, code=2)
+  done = runs.run(tmp_path, command, code=64)
   assert 'augmentation.input_masking needs <|mask|>' in done.stderr
   assert not list(tmp_path.iterdir())

@@ -407,7 +407,7 @@ def test_a_user_sees_one_line(tmp_path):
     timeout=120,
     check=False,
   )
-  assert done.returncode == 2, done.stdout + done.stderr
+  assert done.returncode == 64, done.stdout + done.stderr
   (line,) = done.stderr.splitlines()
   assert 'SLURM_NTASKS is 4' in line
   assert '--nomultihost' in line

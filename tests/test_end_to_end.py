@@ -8,6 +8,8 @@ import signal
 import pytest
 import runs
 
+from train.exits import START_AGAIN
+
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> pathlib.Path:
@@ -42,7 +44,7 @@ def test_a_signal_saves_the_step_and_loses_none(folder):
   arguments = runs.command('train', folder, 'stopped', checkpoint__every=1000)
   workdir = folder / 'stopped'
   status = runs.run_until(arguments, workdir, 20, signal.SIGTERM)
-  assert status == 128 + signal.SIGTERM
+  assert status == START_AGAIN
   stopped_at = runs.last_step(workdir)
   assert str(stopped_at) in {
     p.name for p in (workdir / 'checkpoints').iterdir()
@@ -154,7 +156,7 @@ def test_resumes_on_another_mesh_with_the_same_losses(folder):
 
 def test_a_changed_configuration_is_refused_and_named(folder):
   changed = runs.command('train', folder, 'whole', optimizer__learning_rate=0.5)
-  done = runs.run(folder, changed, code=2)
+  done = runs.run(folder, changed, code=64)
   assert 'optimizer.learning_rate: 0.002 -> 0.5' in done.stderr
   assert 'Traceback' not in done.stderr
 

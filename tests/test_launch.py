@@ -15,7 +15,7 @@ from launching import LAUNCH, ROOT, Machine
 from configs.base import get_config
 from configs.check import fields
 from train import workdir
-from train.exits import DATA_ERROR, USAGE_ERROR
+from train.exits import FINAL
 
 # Stands for training: saves on a signal, and takes a moment to.
 MAIN = """
@@ -26,7 +26,7 @@ def save(signum, frame):
     return
   time.sleep(0.05)
   pathlib.Path('saved').write_text('saved')
-  sys.exit(143)
+  sys.exit(75)
 
 signal.signal(signal.SIGTERM, save)
 pathlib.Path('new').write_text('\\n'.join(sys.argv[1:]))
@@ -63,7 +63,7 @@ def test_shellcheck_has_nothing_to_say():
 
 
 def test_statuses_that_another_attempt_would_repeat_are_final():
-  statuses = [str(USAGE_ERROR), str(DATA_ERROR)]
+  statuses = [str(status) for status in FINAL]
   shell = (LAUNCH / 'commands.sh').read_text()
   assert f"FINAL=' {' '.join(statuses)} '" in shell
   manifest = (LAUNCH / 'gke_jobset.yaml').read_text()
@@ -143,7 +143,7 @@ def test_a_worker_saves_before_it_stops_or_starts_again(worker):
   worker.wait('flags')
   worker('stop')
   assert worker.state() == 'stopped'
-  assert worker.exit_status() == '143'
+  assert worker.exit_status() == '75'
   assert worker.wait('saved') == 'saved'
   (worker.folder / 'saved').unlink()
   (worker.folder / 'flags').unlink()
@@ -180,7 +180,7 @@ def test_a_worker_that_was_switched_off_has_failed(worker):
 
 
 def test_a_worker_without_packages_says_so(worker):
-  worker('start', code=2)
+  worker('start', code=64)
   assert worker.state() == 'absent'
 
 

@@ -147,7 +147,7 @@ def test_what_would_only_repeat_fails_the_jobset(machine):
   job = jobset['spec']['replicatedJobs'][0]['template']['spec']
   (rule,) = job['podFailurePolicy']['rules']
   assert rule['action'] == 'FailJob'
-  assert rule['onExitCodes']['values'] == [2, 65]
+  assert rule['onExitCodes']['values'] == [64, 65, 76]
   names = [container['name'] for container in pod(jobset)['containers']]
   assert rule['onExitCodes']['containerName'] in names
   # Any other failure ends the job at once, and the job's end restarts all.
@@ -193,7 +193,7 @@ def test_the_image_is_made_of_the_commit(machine):
 @pytest.mark.parametrize('name', list(SETTINGS))
 def test_a_missing_setting_is_named(machine, name):
   settings = {k: v for k, v in SETTINGS.items() if k != name}
-  done = machine.run('gke.sh', 'create', '--', *FLAGS, code=2, **settings)
+  done = machine.run('gke.sh', 'create', '--', *FLAGS, code=64, **settings)
   assert f'{name} is not set' in done.stderr
   assert done.stdout == ''
 
@@ -212,6 +212,6 @@ def test_a_missing_setting_is_named(machine, name):
 )
 def test_a_setting_that_does_not_fit_is_explained(machine, settings, message):
   done = machine.run(
-    'gke.sh', 'create', '--', *FLAGS, code=2, **(SETTINGS | settings)
+    'gke.sh', 'create', '--', *FLAGS, code=64, **(SETTINGS | settings)
   )
   assert message in done.stderr

@@ -64,7 +64,7 @@ def test_one_gpu_is_no_cluster(machine):
 
 
 def test_two_preemptions_then_the_end(machine):
-  for restart, status in enumerate([143, 143, 0]):
+  for restart, status in enumerate([75, 75, 0]):
     run_job(machine, status, restart)
   srun = ['srun', '--cpus-per-task=8', *TRAIN, *FLAGS, '--multihost']
   requeue = ['scontrol', 'requeue', '41']
@@ -76,9 +76,10 @@ def test_two_preemptions_then_the_end(machine):
   [
     (1, 0, True),
     (134, 19, True),
-    (143, 20, False),
-    (2, 0, False),
+    (75, 20, False),
+    (64, 0, False),
     (65, 0, False),
+    (76, 0, False),
   ],
 )
 def test_queues_again_where_another_attempt_may_help(
@@ -107,20 +108,20 @@ def test_directives_stand_before_the_first_command():
 @pytest.mark.parametrize('name', list(SETTINGS))
 def test_a_missing_setting_is_named(machine, name):
   settings = {k: v for k, v in SETTINGS.items() if k != name}
-  done = machine.run('slurm.sbatch', '--', *FLAGS, code=2, **settings)
+  done = machine.run('slurm.sbatch', '--', *FLAGS, code=64, **settings)
   assert f'{name} is not set' in done.stderr
   assert done.stdout == ''
 
 
 def test_mistakes_are_explained(machine):
-  done = machine.run('slurm.sbatch', '--yes', code=2, **SETTINGS)
+  done = machine.run('slurm.sbatch', '--yes', code=64, **SETTINGS)
   assert '--workdir=' in done.stderr
   done = machine.run(
-    'slurm.sbatch', '--', *FLAGS, code=2, **(SETTINGS | {'GPUS': 'all'})
+    'slurm.sbatch', '--', *FLAGS, code=64, **(SETTINGS | {'GPUS': 'all'})
   )
   assert "GPUS is 'all'" in done.stderr
   done = machine.run(
-    'slurm.sbatch', '--yes', '--', *FLAGS, code=2, SLURM_JOB_ID=41,
+    'slurm.sbatch', '--yes', '--', *FLAGS, code=64, SLURM_JOB_ID=41,
     SLURM_SUBMIT_DIR=machine.folder,
   )  # fmt: skip
   assert 'no checkout' in done.stderr

@@ -203,7 +203,7 @@ def test_flags_arrive_as_they_were_given(machine):
 @pytest.mark.parametrize('name', ['TPU_NAME', 'PROJECT', 'ZONE', 'ACCELERATOR'])
 def test_a_missing_setting_is_named(machine, name):
   settings = {k: v for k, v in SETTINGS.items() if k != name}
-  done = machine.run('tpu_vm.sh', 'create', '--yes', code=2, **settings)
+  done = machine.run('tpu_vm.sh', 'create', '--yes', code=64, **settings)
   assert f'{name} is not set' in done.stderr
   assert machine.calls == []
 
@@ -228,7 +228,7 @@ def test_a_missing_setting_is_named(machine, name):
 )
 def test_a_mistake_is_explained(machine, arguments, settings, message):
   done = machine.run(
-    'tpu_vm.sh', *arguments[:1], '--yes', *arguments[1:], code=2,
+    'tpu_vm.sh', *arguments[:1], '--yes', *arguments[1:], code=64,
     **(SETTINGS | settings),
   )  # fmt: skip
   assert message in done.stderr
@@ -238,7 +238,7 @@ def test_a_mistake_is_explained(machine, arguments, settings, message):
 def test_changes_that_would_not_be_trained_are_refused(machine):
   (machine.folder / 'changes').touch()
   arguments = ['tpu_vm.sh', 'run', '--yes', '--', *FLAGS]
-  done = machine.run(*arguments, code=2, **SETTINGS)
+  done = machine.run(*arguments, code=64, **SETTINGS)
   assert 'changes that are in no commit' in done.stderr
   assert machine.calls == []
   machine.run(*arguments, COMMIT='HEAD', **SETTINGS)
@@ -269,10 +269,10 @@ def test_a_failure_starts_main_py_again_on_the_same_machines(machine):
   assert steps(machine) == RUN
 
 
-@pytest.mark.parametrize('status', [2, 65])
+@pytest.mark.parametrize('status', [64, 65, 76])
 def test_what_would_only_repeat_ends_the_loop(machine, status):
   machine.answers('machines', 'ACTIVE')
-  machine.answers('workers', f'exit-1 exit-{status} running exit-143')
+  machine.answers('workers', f'exit-1 exit-{status} running exit-75')
   watch(machine, 'all', code=status)
   # The machines are given back, after the log has been shown.
   assert steps(machine) == ['create', 'log', 'delete']
@@ -281,7 +281,7 @@ def test_what_would_only_repeat_ends_the_loop(machine, status):
 def test_stop_ends_the_loop(machine):
   machine.answers('machines', 'ACTIVE')
   # One host was told; the others agreed to end.
-  machine.answers('workers', RUNNING, 'exit-143 stopped exit-143 running')
+  machine.answers('workers', RUNNING, 'exit-75 stopped exit-75 running')
   watch(machine, 'all', code=143)
   assert steps(machine) == ['create', 'delete']
 

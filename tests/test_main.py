@@ -20,7 +20,7 @@ def fails(*arguments: str) -> str:
     timeout=120,
     check=False,
   )
-  assert done.returncode == 2, done.stdout + done.stderr
+  assert done.returncode == 64, done.stdout + done.stderr
   assert done.stdout == ''
   lines = done.stderr.splitlines()
   assert len(lines) == 1, done.stderr

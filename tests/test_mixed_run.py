@@ -107,11 +107,11 @@ def test_documents_need_only_the_workdir(folder):
   assert one == [line for line in lines if json.loads(line)['row'] == 2]
   for step in (0, 121):
     done = runs.run(
-      folder, [*program, '--workdir=whole', f'--step={step}'], code=2
+      folder, [*program, '--workdir=whole', f'--step={step}'], code=64
     )
     assert f'to config.steps = 120: --step=1, not {step}' in done.stderr
   unprepared = command(
     'documents', folder, '--step=1', **{'data.directory': 'x'}
   )
-  done = runs.run(folder, unprepared, code=2)
+  done = runs.run(folder, unprepared, code=64)
   assert 'is no complete store' in done.stderr

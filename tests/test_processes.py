@@ -14,6 +14,8 @@ import worker
 from etils import epath
 from processes import Cluster, port
 
+from train.exits import START_AGAIN
+
 ALONE = {
   'JAX_PLATFORMS': 'cpu',
   'JAX_NUM_CPU_DEVICES': '1',
@@ -157,7 +159,7 @@ def four(folder):
   with together(folder, 'train', 'four', environments, mesh__fsdp=4) as cluster:
     wait_for_step(cluster, workdir, 3)
     cluster.signal(2, signal.SIGTERM)
-    outputs = cluster.wait([128 + signal.SIGTERM] * 4)
+    outputs = cluster.wait([START_AGAIN] * 4)
   assert 'Joined 4 processes (by Slurm)' in outputs[0]
   steps = {
     text.split('ended the run at step ')[1].split(',')[0] for text in outputs
