@@ -313,7 +313,7 @@ def _fail(message: str, status: int, joined: bool = False) -> None:
   if joined:
     from train.distributed import leave
 
-    leave(status)
+    leave(status, message)
   sys.exit(status)
 
 

@@ -8,6 +8,12 @@ from ml_collections import ConfigDict, config_dict
 
 from configs.augmentation import get_augmentation
 from configs.curation import get_curation
+from configs.faults import (
+  get_bad_steps,
+  get_checkpoint,
+  get_device_check,
+  get_watchdog,
+)
 from configs.offload import get_offload
 from configs.planning import get_planning
 
@@ -45,7 +51,10 @@ def get_config() -> ConfigDict:
   config.augmentation = get_augmentation()
   config.evaluation = _evaluation()
   config.early_stopping = _early_stopping()
-  config.checkpoint = _checkpoint()
+  config.bad_steps = get_bad_steps()
+  config.watchdog = get_watchdog()
+  config.device_check = get_device_check()
+  config.checkpoint = get_checkpoint()
   config.log = _log()
   config.runtime = _runtime()
   config.planning = get_planning()
@@ -359,22 +368,6 @@ def _early_stopping() -> ConfigDict:
   # An improvement is a fall by more than this.
   early_stopping.min_delta = 0.0
   return early_stopping
-
-
-def _checkpoint() -> ConfigDict:
-  """Saved states. An evaluation with a new best metric is saved as well."""
-  checkpoint = ConfigDict()
-  # Steps between checkpoints; the last step is always saved.
-  checkpoint.every = 500
-  # Minutes from one to the next at most, beside that; None: steps only.
-  checkpoint.minutes = config_dict.placeholder(float)
-  # Keep this many of the newest, beside the best.
-  checkpoint.keep_last = 2
-  # When a save fails (disk full, no permission): 'stop', or 'continue' with the
-  # older checkpoints, and try again at the next. The last one of a run must
-  # succeed in either case.
-  checkpoint.on_failure = 'stop'
-  return checkpoint
 
 
 def _log() -> ConfigDict:

@@ -12,6 +12,11 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+# Fields that have a default, and that None switches off.
+_MAY_BE_NONE = (
+  'optimizer.clip_norm', 'watchdog.minutes', 'watchdog.startup_minutes',
+)  # fmt: skip
+
 
 def check(config: Any) -> ConfigDict:
   """Returns the configuration if it has base.py's fields and types.
@@ -118,7 +123,7 @@ def from_dict(saved: dict[str, Any]) -> ConfigDict:
 
 
 def _check_type(name: str, value: Any, default: Any, wanted: Any) -> None:
-  if value is None and default is None:
+  if value is None and (default is None or name in _MAY_BE_NONE):
     return
   # A bool is an int to Python, and not to a reader; an int is a fine float.
   fits = isinstance(value, wanted) and (

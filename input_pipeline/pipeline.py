@@ -5,12 +5,13 @@ function. So a run resumes by starting the range elsewhere: nothing of the
 pipeline is saved, and nothing is skipped.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from input_pipeline.augmentation.augment import Augment
+from input_pipeline.left_out import Window, batch_number
 from input_pipeline.memory import keep_freed_memory
 from input_pipeline.store import Rows
 from input_pipeline.stream import Stream
@@ -26,6 +27,7 @@ def train_batches(
   row_stop: int,
   prefetch: int,
   augment: Augment | None = None,
+  left_out: Sequence[Window] = (),
 ) -> Iterator[Any]:
   """Yields this host's rows of the batches of steps [start_step, end_step).
 
@@ -37,6 +39,7 @@ def train_batches(
     row_stop: one past the last.
     prefetch: batches that are read ahead.
     augment: what changes the rows; None: they stay as they are.
+    left_out: batches that no step reads; later ones take their places.
 
   Yields:
     uint16 or uint32 [row_stop - row_start, R]; with `augment` what it returns,
@@ -44,7 +47,8 @@ def train_batches(
   """
 
   def read(step: int) -> Any:
-    places = stream.places_of_step(step, row_start, row_stop)
+    number = batch_number(step, left_out)
+    places = stream.places_of_step(number, row_start, row_stop)
     rows_NR = stream.read(places)
     if augment is None:
       return rows_NR

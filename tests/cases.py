@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from configs import base
 from model.params import Params, abstract, merge, metadata
 from model.transformer import Transformer
+from train.bad_steps import new_history
 from train.config import TrainConfig, train_config
 from train.mesh import batch_sharding, make_mesh
 from train.rows import Marks
@@ -153,6 +154,7 @@ def random_state(
     params=params,
     opt_state=recipe.optimizer.init(params),
     ema=jax.tree.map(jnp.copy, params) if averaged else None,
+    history=new_history(),
   )
 
 

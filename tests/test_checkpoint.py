@@ -8,7 +8,8 @@ import pytest
 from cases import recipe
 from etils import epath
 
-from train.checkpoint import Checkpoints, Info
+from train.checkpoint import Checkpoints
+from train.checkpoint_info import Info
 from train.early_stopping import NO_EVALUATION, Best
 from train.mesh import make_mesh
 from train.state import abstract_state, init_state, state_shardings

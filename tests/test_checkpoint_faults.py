@@ -11,7 +11,8 @@ import pytest
 from cases import recipe
 from etils import epath
 
-from train.checkpoint import Checkpoints, DamagedError, Info, SaveError
+from train.checkpoint import Checkpoints
+from train.checkpoint_info import DamagedError, Info, SaveError
 from train.early_stopping import NO_EVALUATION, Best
 from train.mesh import make_mesh
 from train.state import abstract_state, init_state, state_shardings
@@ -89,7 +90,7 @@ def test_a_hundred_flipped_bits_are_a_hundred_times_noticed(saved, tmp_path):
     restored = go_on(copy, abstract)
     assert restored.info.step == 1
     assert same(restored.state, older)
-    assert len(restored.set_aside) == 1
+    assert len(restored.remarks) == 1
     assert files_of(copy.parent / 'quarantine' / '2')
     shutil.rmtree(copy.parent)
 

@@ -109,9 +109,14 @@ def test_numbers_that_break_down_end_the_run(folder):
   done = runs.run(folder, arguments, code=65)
   message = done.stderr.splitlines()[-1]
   assert message.startswith('main.py: Step ')
-  assert 'The weights were not changed by it' in message
-  broken = int(message.split()[2].rstrip(':'))
-  assert runs.last_step(folder / 'broken') < broken <= 3
+  assert (
+    'Its update was not made. The run ends: 3 bad steps in a row' in message
+  )
+  broken = int(message.split()[2])
+  assert runs.last_step(folder / 'broken') < broken <= 5
+  skipped = runs.records(folder / 'broken', 'event')
+  assert [broken - 2, broken - 1, broken] == list(skipped)
+  assert 'not made. 2 in a row' in skipped[broken - 1]['message']
 
 
 @pytest.mark.slow

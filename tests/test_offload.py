@@ -13,7 +13,8 @@ import pytest
 from etils import epath
 
 from model.params import HOST_MEMORY
-from train.checkpoint import Checkpoints, Info
+from train.checkpoint import Checkpoints
+from train.checkpoint_info import Info
 from train.early_stopping import NO_EVALUATION
 from train.mesh import batch_sharding
 from train.planning.layout import lay_out

@@ -220,7 +220,7 @@ def test_another_configuration_on_one_host_ends_all(folder):
     for b2 in (0.95, 0.99)
   ]
   with Cluster(commands, slurm(2), folder) as cluster:
-    outputs = cluster.wait([2, 2])
+    outputs = cluster.wait([64, 64])
   for number, output in enumerate(outputs):
     assert 'Processes 1 differ from process 0 in optimizer.b2' in output
     assert f'on process {number}, it is 0.9{"59"[number]}' in output
@@ -232,4 +232,4 @@ def test_a_killed_process_ends_all(folder):
   with together(folder, 'train', 'killed', slurm(2), mesh__data=2) as cluster:
     wait_for_step(cluster, folder / 'killed', 3)
     cluster.signal(1, signal.SIGKILL)
-    cluster.wait([1, -signal.SIGKILL])
+    cluster.wait([START_AGAIN, -signal.SIGKILL])

@@ -4,7 +4,7 @@ import pytest
 from etils import epath
 
 from configs import base, check
-from train.checkpoint import Info
+from train.checkpoint_info import Info
 from train.early_stopping import NO_EVALUATION
 from train.workdir import ChangedRunError, check_same_run, differences
 

@@ -13,7 +13,8 @@ import numpy as np
 from etils import epath
 
 from input_pipeline.global_array import process_rows, to_global_array
-from train.checkpoint import Checkpoints, Info
+from train.checkpoint import Checkpoints
+from train.checkpoint_info import Info
 from train.cluster.find import Given
 from train.distributed import (
   check_same,

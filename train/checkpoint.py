@@ -20,46 +20,19 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from model.params import Params
+from train.checkpoint_info import (
+  DamagedError,
+  Info,
+  Restored,
+  SaveError,
+  info_of,
+)
 from train.distributed import agreed, wait_for_all
-from train.early_stopping import Best
 from train.fingerprint import fingerprints, names
 from train.state import TrainState
 from train.step_folders import StepFolders
 
 _SAVE_TIMEOUT_SECONDS = 600
-
-
-class DamagedError(Exception):
-  """A checkpoint does not hold what was saved, or cannot be read."""
-
-
-class SaveError(Exception):
-  """A checkpoint could not be written; older ones are as they were."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Info:
-  """What a checkpoint says about its run, beside the state."""
-
-  step: int
-  config: dict[str, Any]
-  data_fingerprint: str
-  best: Best
-
-
-@dataclasses.dataclass(frozen=True)
-class Restored:
-  """A state that proved good, and the newer ones that did not.
-
-  Attributes:
-    state: the state.
-    info: what its checkpoint says.
-    set_aside: what was wrong with each newer checkpoint, and where it is now.
-  """
-
-  state: TrainState
-  info: Info
-  set_aside: list[str]
 
 
 class Checkpoints(contextlib.AbstractContextManager):
@@ -129,7 +102,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     with _damage(path):
       saved = dict(ocp.metadata(path).custom_metadata)
       arrays, prints = saved.pop('arrays'), saved.pop('fingerprints')
-      info = Info(**saved | {'best': Best(**saved['best'])})
+      info = info_of(saved)
       if info.step != step or arrays.keys() != prints.keys():
         raise ValueError(f'it says that it is of step {info.step}')
       return info, arrays, prints
@@ -137,12 +110,19 @@ class Checkpoints(contextlib.AbstractContextManager):
   def save(self, state: TrainState, info: Info) -> None:
     """Starts to save; returns once the state has been copied.
 
+    A step that is saved already is told what the run knows of it by now.
+
     Raises:
       SaveError: the save before this one, or the beginning of this one, failed.
     """
     self.wait()
     assert self._keep_last is not None, 'the checkpoints are open to read'
     path = self._folders.path(info.step)
+    if info.step in self.steps():
+      if jax.process_index() == 0:
+        self._folders.amend(info.step, dataclasses.asdict(info))
+      wait_for_all()
+      return
     saved = dataclasses.asdict(info) | {
       'arrays': _shapes(state),
       'fingerprints': fingerprints(state),
@@ -244,10 +224,16 @@ class Checkpoints(contextlib.AbstractContextManager):
       )
     return state
 
-  def restore_newest(self, abstract: TrainState) -> Restored:
+  def restore_newest(
+    self, abstract: TrainState, last: int | None = None
+  ) -> Restored:
     """Reads the newest state that is good, and sets the damaged ones aside.
 
     Nothing is moved before an older one has proved good.
+
+    Args:
+      abstract: its shapes, dtypes and shardings.
+      last: no step after this one is looked at; None: all are.
 
     Raises:
       ValueError: a checkpoint is of another model or optimizer.
@@ -255,6 +241,8 @@ class Checkpoints(contextlib.AbstractContextManager):
     """
     problems: dict[int, str] = {}
     for step in reversed(self.steps()):
+      if last is not None and step > last:
+        continue
       try:
         state = self.restore(step, abstract)
       except DamagedError as error:
@@ -264,6 +252,17 @@ class Checkpoints(contextlib.AbstractContextManager):
       wait_for_all()
       return Restored(state, self.info(step), said)
     raise DamagedError(self._no_good_one(list(problems.values())))
+
+  def set_aside_after(self, step: int) -> list[str]:
+    """Moves newer steps away, so that the run can save such steps again.
+
+    Returns:
+      What was moved, in words.
+    """
+    newer = [other for other in self.steps() if other > step]
+    said = [self._set_aside(s, f'Step {s} was left behind.') for s in newer]
+    wait_for_all()
+    return said
 
   def _set_aside(self, step: int, why: str) -> str:
     place = self._folders.quarantine(step)

@@ -11,7 +11,8 @@ from etils import epath
 
 from model.params import Params
 from model.sampling import SamplingConfig, generate
-from train.checkpoint import Checkpoints, DamagedError
+from train.checkpoint import Checkpoints
+from train.checkpoint_info import DamagedError
 from train.config import TrainConfig
 from train.data import prepared_stores, validation_splits
 from train.distributed import check_same, wait_for_all

@@ -9,6 +9,7 @@ from model.config import ModelConfig, model_config
 from model.params import KINDS
 
 ON_FAILURE = ('stop', 'continue')
+ON_BAD_STEP = ('skip', 'roll_back', 'stop')
 METRICS = ('loss', 'perplexity', 'bits_per_byte')
 
 # Axes of the mesh, from the slowest network to the fastest.
@@ -57,11 +58,7 @@ class OptimizerConfig:
       value = getattr(self, name)
       if value is not None:
         _check_range(f'optimizer.{name}', value, 0, 1)
-    if self.clip_norm is not None and not self.clip_norm > 0:
-      raise ValueError(
-        f'optimizer.clip_norm is {self.clip_norm}; it must be above 0, or '
-        'None to switch clipping off.'
-      )
+    _check_above_0('optimizer.clip_norm', self.clip_norm)
     decay = self.decay_steps if self.schedule == 'wsd' else 0
     if min(self.warmup_steps, decay) < 0 or (
       self.warmup_steps + decay > self.steps
@@ -104,6 +101,35 @@ class EarlyStoppingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BadStepsConfig:
+  """Fields of `bad_steps` in configs/faults.py."""
+
+  action: str
+  limit: float | None
+  stop_after: int
+  left_out: int
+  max_rollbacks: int
+
+  def __post_init__(self):
+    check_choice('bad_steps.action', self.action, ON_BAD_STEP)
+    _check_above_0('bad_steps.limit', self.limit)
+    for name in ('stop_after', 'left_out', 'max_rollbacks'):
+      _check_positive(f'bad_steps.{name}', getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WatchdogConfig:
+  """Fields of `watchdog` in configs/faults.py."""
+
+  minutes: float | None
+  startup_minutes: float | None
+
+  def __post_init__(self):
+    for name in ('minutes', 'startup_minutes'):
+      _check_above_0(f'watchdog.{name}', getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
   """All that a training run needs beside its data; fields of configs/base.py.
 
@@ -123,6 +149,9 @@ class TrainConfig:
   offload_parameters: bool
   offload_optimizer: bool
   early_stopping: EarlyStoppingConfig
+  bad_steps: BadStepsConfig
+  watchdog: WatchdogConfig
+  device_check_every: int | None
   evaluation_every: int
   evaluation_batch_size: int
   checkpoint_every: int
@@ -146,12 +175,9 @@ class TrainConfig:
     check_choice(
       'checkpoint.on_failure', self.checkpoint_on_failure, ON_FAILURE
     )
-    minutes = self.checkpoint_minutes
-    if minutes is not None and not 0 < minutes < math.inf:
-      raise ValueError(
-        f'checkpoint.minutes is {minutes}; it must be above 0, or None for '
-        'none.'
-      )
+    _check_above_0('checkpoint.minutes', self.checkpoint_minutes)
+    if self.device_check_every is not None:
+      _check_positive('device_check.every', self.device_check_every)
     self._check_profile()
     _check_positive('evaluation.batch_size', self.evaluation_batch_size)
     _check_divides(
@@ -215,6 +241,9 @@ def train_config(config: Mapping[str, Any]) -> TrainConfig:
     offload_parameters=config['offload']['parameters'],
     offload_optimizer=config['offload']['optimizer'],
     early_stopping=EarlyStoppingConfig(**dict(config['early_stopping'])),
+    bad_steps=BadStepsConfig(**dict(config['bad_steps'])),
+    watchdog=WatchdogConfig(**dict(config['watchdog'])),
+    device_check_every=config['device_check']['every'],
     evaluation_every=config['evaluation']['every'],
     evaluation_batch_size=evaluation_batch,
     **{f'checkpoint_{k}': v for k, v in config['checkpoint'].items()},
@@ -235,6 +264,13 @@ def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_positive(field: str, value: int) -> None:
   if value < 1:
     raise ValueError(f'{field} is {value}; it must be at least 1.')
+
+
+def _check_above_0(field: str, value: float | None) -> None:
+  if value is not None and not 0 < value < math.inf:
+    raise ValueError(
+      f'{field} is {value}; it must be above 0, or None to switch it off.'
+    )
 
 
 def _check_range(field: str, value: float, low: float, high: float) -> None:

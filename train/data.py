@@ -1,7 +1,7 @@
 """From prepared data to global batches: where training meets the pipeline."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -14,6 +14,7 @@ from train.setup import Setup
 if TYPE_CHECKING:
   from input_pipeline.augmentation.config import AugmentationConfig
   from input_pipeline.config import TrainingData
+  from input_pipeline.left_out import Window
   from input_pipeline.store import Store
   from input_pipeline.stores import Stores
   from input_pipeline.stream import Stream
@@ -50,6 +51,7 @@ def train_batches(
   store: 'Store',
   stream: 'Stream',
   start_step: int,
+  left_out: Sequence['Window'] = (),
 ) -> Iterator[Batch]:
   """Global batches of the training rows, from a step to the last one.
 
@@ -59,6 +61,7 @@ def train_batches(
     store: any of the run; its tokenizer matters.
     stream: of the rows.
     start_step: first step.
+    left_out: batches that no step reads.
   """
   from input_pipeline import global_array, pipeline
   from input_pipeline.augmentation.augment import make_augment
@@ -75,6 +78,7 @@ def train_batches(
     augment=make_augment(
       augmentation, store, seed=config.seed, steps=config.steps
     ),
+    left_out=left_out,
   ):
     yield jax.tree.map(
       lambda array: global_array.to_global_array(

@@ -22,6 +22,8 @@ from jax.experimental import multihost_utils
 
 from train.cluster.find import Cluster, Given, find_cluster
 from train.cluster.tpu import metadata_attribute
+from train.exits import START_AGAIN
+from train.peers import first_cause, tell_cause
 
 # Hosts start at different times.
 _JOIN_SECONDS = 300
@@ -34,6 +36,12 @@ _LEAVE_SECONDS = 5
 
 _LOOPBACK = re.compile(r'(localhost|127\.[\d.]+|\[::1\]):\d+')
 _FAILED = 'failed'
+# What collectives and the coordinator say of a process that is gone.
+_GONE = re.compile(
+  'gloo|nccl|connection|unavailable|cancelled|deadline_exceeded|aborted|'
+  'barrier|heartbeat|socket',
+  re.IGNORECASE,
+)
 
 # Processes that wait for each other name what they wait for; all count alike.
 _names = (f'meshwork/{number}' for number in itertools.count())
@@ -100,7 +108,7 @@ def first_process_does(work: Callable[[], Any], what: str) -> None:
     ValueError: on the other processes, where the work failed on process 0.
     jax.errors.JaxRuntimeError: process 0 did not end it within two weeks.
   """
-  client, key = _client(), next(_names)
+  client, key = coordinator(), next(_names)
   if client is None:
     work()
   elif _first():
@@ -121,7 +129,7 @@ def wait_for_all() -> None:
   CPUs it fails after half a minute, and compiling may take longer on some
   hosts than on others.
   """
-  client = _client()
+  client = coordinator()
   if client is not None:
     client.wait_at_barrier(next(_names), 1000 * _WAIT_SECONDS)
 
@@ -173,15 +181,34 @@ def _name_strangers(values_P2: np.ndarray, what: str) -> None:
     )
 
 
-def leave(status: int) -> None:
+def is_lost_peer(error: BaseException) -> bool:
+  """Whether an error says that another process is gone."""
+  return (
+    coordinator() is not None
+    and isinstance(error, jax.errors.JaxRuntimeError)
+    and _GONE.search(str(error)) is not None
+  )
+
+
+def leave(status: int, cause: str) -> None:
   """Ends this process at once, unless all the others end as well.
 
   A process that ends in the usual way waits for the others, who may be waiting
   for its part of a computation.
+
+  Args:
+    status: of the process.
+    cause: why it ends, which the others say as well.
   """
-  client = _client()
+  client = coordinator()
   if client is None:
     return
+  if status == START_AGAIN:
+    said = first_cause(client)
+    if said:
+      print(f'The first cause: {said}', file=sys.stderr)
+  else:
+    tell_cause(client, f'process {jax.process_index()}: {cause}')
   try:
     client.wait_at_barrier('meshwork/leave', 1000 * _LEAVE_SECONDS)
   except jax.errors.JaxRuntimeError:
@@ -198,7 +225,7 @@ def _leave_after(hook: Hook) -> Hook:
 
   def leave_after(kind, error, traceback):
     hook(kind, error, traceback)
-    leave(1)
+    leave(1, f'{kind.__name__}: {error}')
 
   return leave_after
 
@@ -210,8 +237,11 @@ def _first() -> bool:
   return global_state.process_id == 0
 
 
-def _client() -> Any:
-  """The connection to the coordinator, for which jax has no public name."""
+def coordinator() -> Any:
+  """The connection to the coordinator, for which jax has no public name.
+
+  None where this process is alone.
+  """
   from jax._src.distributed import global_state
 
   return global_state.client

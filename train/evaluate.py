@@ -30,6 +30,7 @@ def evaluate(
   eval_step: Callable[[Params, jax.Array], LossSums],
   params: Params,
   splits: Sequence[Split],
+  before_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
   """Mean loss over whole splits.
 
@@ -40,6 +41,8 @@ def evaluate(
     eval_step: compiled evaluation step.
     params: parameters.
     splits: of the datasets.
+    before_batch: is called before each batch; it ends the evaluation by an
+      exception, on all hosts at the same batch.
 
   Returns:
     loss (nats a token), perplexity, bits_per_byte (of the documents' text,
@@ -50,6 +53,7 @@ def evaluate(
   for split in splits:
     total = LossSums(*(jnp.zeros(()),) * 3)
     for rows_BR in split.batches:
+      before_batch()
       total = jax.tree.map(jnp.add, total, eval_step(params, rows_BR))
     sums.append(total)
   losses = [float(s.cross_entropy) for s in sums]

@@ -18,24 +18,35 @@ CHECKPOINT_ERROR = 74
 START_AGAIN = 75
 # A device computes wrong numbers.
 HARDWARE_SUSPECT = 76
+# Ctrl-C: whoever presses it does not want the run to start again.
+BY_HAND = 128 + signal.SIGINT
 
 # Another attempt would only repeat these, or should not be made on the machine.
 FINAL = (USAGE_ERROR, DATA_ERROR, HARDWARE_SUSPECT)
 
 
+def interrupted_status(signum: int) -> int:
+  """The status of a run that a signal ended."""
+  return BY_HAND if signum == signal.SIGINT else START_AGAIN
+
+
 def exit_status(error: BaseException) -> int | None:
   """The status of an error that a run ends with by design; None: no such."""
   # Imported here: a typo on the command line should not wait for JAX.
-  from train.checkpoint import DamagedError, SaveError
-  from train.loop import NonFiniteError
+  from train.bad_steps import BadNumbersError
+  from train.checkpoint_info import DamagedError, SaveError
+  from train.device_check import SuspectDeviceError
+  from train.distributed import is_lost_peer
   from train.signals import Interrupted
 
-  if isinstance(error, NonFiniteError):
+  if isinstance(error, BadNumbersError):
     return DATA_ERROR
   if isinstance(error, DamagedError | SaveError):
     return CHECKPOINT_ERROR
+  if isinstance(error, SuspectDeviceError):
+    return HARDWARE_SUSPECT
   if isinstance(error, Interrupted):
-    # Whoever presses Ctrl-C does not want the run to start again.
-    by_hand = error.signum == signal.SIGINT
-    return 128 + signal.SIGINT if by_hand else START_AGAIN
+    return interrupted_status(error.signum)
+  if is_lost_peer(error):
+    return START_AGAIN
   return None

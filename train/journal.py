@@ -36,18 +36,27 @@ class Journal(contextlib.AbstractContextManager):
     epochs: Callable[[int], dict[str, float]],
   ):
     self._config = config
+    self._workdir = workdir
     self._watch = watch
     self._epochs = epochs
-    self._last = (step, watch.training())
     self._writer: MetricsWriter | None = None
     self._console: Console | None = None
+    self._start(step)
+
+  def _start(self, step: int) -> None:
+    self._last = (step, self._watch.training())
     if jax.process_index() == 0:
       self._writer = MetricsWriter(
-        workdir,
-        tensorboard=config.log_tensorboard,
+        self._workdir,
+        tensorboard=self._config.log_tensorboard,
         resume_step=step or None,
       )
-      self._console = Console(config.steps, step)
+      self._console = Console(self._config.steps, step)
+
+  def rewind(self, step: int) -> None:
+    """Forgets the steps after this one, which the run makes again."""
+    self.__exit__()
+    self._start(step)
 
   def __exit__(self, *error: object) -> None:
     if self._writer is not None:

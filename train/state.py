@@ -12,6 +12,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from model.params import HOST_MEMORY, Params, abstract, metadata, split
 from model.transformer import Transformer
+from train.bad_steps import History, new_history
 from train.config import TrainConfig
 from train.mesh import parameter_shardings, shardings_like, split_further
 from train.optimizer import make_optimizer
@@ -25,12 +26,14 @@ _INIT, _DROPOUT = 0, 1
 class TrainState:
   """Everything that changes from step to step."""
 
-  # Updates made so far; the next batch is the batch of this number.
+  # Steps made so far, bad ones included.
   step: jax.Array
   params: Params
   opt_state: optax.OptState
   # Moving average of params; None where it is off.
   ema: Params | None
+  # Numbers of the last good steps, which a new one is compared with.
+  history: History
 
   @property
   def eval_params(self) -> Params:
@@ -68,6 +71,7 @@ def make_recipe(config: TrainConfig) -> Recipe:
       params=params,
       opt_state=optimizer.init(params),
       ema=None if config.optimizer.ema_decay is None else params,
+      history=new_history(),
     )
 
   return Recipe(config, graphdef, schedule, optimizer, axes, init)
@@ -105,9 +109,11 @@ def state_shardings(recipe: Recipe, mesh: Mesh | AbstractMesh) -> Any:
     params = _in_host_memory(params)
   if config.offload_optimizer:
     shares = _in_host_memory(shares)
+  everywhere = NamedSharding(mesh, PartitionSpec())
   return dataclasses.replace(
     state,
-    step=NamedSharding(mesh, PartitionSpec()),
+    step=everywhere,
+    history=jax.tree.map(lambda _: everywhere, state.history),
     params=params,
     opt_state=shardings_like(state.opt_state, state.params, shares, mesh),
     ema=None if state.ema is None else shares,

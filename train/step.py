@@ -20,6 +20,7 @@ from model.loss import cross_entropy
 from model.moe import rebalance
 from model.params import Params, merge, on_device, where_it_lay
 from model.pipeline import outside
+from train.bad_steps import judge, remember
 from train.compiler_options import compiler_options, refused_option
 from train.rows import Batch, Marks, unpack_rows
 from train.state import Recipe, TrainState, dropout_key
@@ -166,8 +167,9 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update of the weights.
 
-  If the loss or a gradient is not finite, the state is returned as it came and
-  the metric `finite` is false.
+  Where the numbers of the step are bad (train/bad_steps.py), parameters,
+  moments and average stay as they came: the step and its batch are lost, and no
+  more.
 
   Args:
     state: the state; its buffers are given up where the step is jitted.
@@ -178,9 +180,10 @@ def train_step(
   Returns:
     The next state, and scalars: loss (mean cross-entropy in nats a token),
     z_loss (its weighted part), grad_norm (before clipping), param_norm,
-    learning_rate, tokens (valid ones in the batch), finite; with experts also
-    balance_loss, router_z_loss (both unweighted), expert_load_max and
-    expert_load_min (of any layer's experts, by the mean load).
+    learning_rate, tokens (valid ones in the batch), bad, bad_in_row,
+    spike_score; with experts also balance_loss, router_z_loss (both
+    unweighted), expert_load_max and expert_load_min (of any layer's experts, by
+    the mean load).
   """
   config = recipe.config
   grads, sums = gradients(
@@ -212,12 +215,34 @@ def train_step(
   }
   if sums.router is not None:
     metrics |= _router_metrics(sums.router, tokens)
-  finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
-  updated = TrainState(state.step + 1, params, opt_state, ema)
-  updated = jax.tree.map(
-    lambda new, old: jnp.where(finite, new, old), updated, old
+  updated = old.replace(params=params, opt_state=opt_state, ema=ema)
+  state_after, told = _unless_bad(
+    old, updated, metrics, limit=config.bad_steps.limit
   )
-  return where_it_lay(updated, state), metrics | {'finite': finite}
+  return where_it_lay(state_after, state), metrics | told
+
+
+def _unless_bad(
+  old: TrainState,
+  updated: TrainState,
+  metrics: dict[str, jax.Array],
+  *,
+  limit: float | None,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """The state after a step: with its update, unless its numbers are bad."""
+  loss, grad_norm = metrics['loss'], metrics['grad_norm']
+  verdict = judge(old.history, loss, grad_norm, limit=limit)
+  history = remember(old.history, loss, grad_norm, verdict.bad)
+  # The learning rate's count, the last of the chain, goes on with the steps.
+  skipped = old.replace(opt_state=(*old.opt_state[:-1], updated.opt_state[-1]))
+  state = jax.tree.map(
+    lambda new, old: jnp.where(verdict.bad, old, new), updated, skipped
+  )
+  return state.replace(step=old.step + 1, history=history), {
+    'bad': verdict.bad,
+    'bad_in_row': history.bad_in_row,
+    'spike_score': verdict.score,
+  }
 
 
 def _router_metrics(

@@ -1,8 +1,10 @@
 """The folder of a run's checkpoints: one folder a step, named by its number."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 
@@ -12,6 +14,8 @@ QUARANTINE = 'quarantine'
 # What a step is called while it is written or removed; never read.
 _UNFINISHED = ('orbax-checkpoint-tmp', 'removed')
 _COMMITTED = 'commit_success.txt'
+# Where Orbax keeps what it was given to keep beside the arrays.
+_SAID = '_CHECKPOINT_METADATA'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +83,16 @@ class StepFolders:
     """Moves a step."""
     place.parent.mkdir(exist_ok=True)
     self.path(step).rename(place)
+
+  def amend(self, step: int, fields: dict[str, Any]) -> None:
+    """Changes fields of what a step says beside its arrays."""
+    path = self.path(step) / _SAID
+    said = json.loads(path.read_text())
+    said['custom_metadata'] |= fields
+    partial = path.with_name(_SAID + '.partial')
+    partial.write_text(json.dumps(said))
+    partial.replace(path)
+    self.sync(step)
 
   def sync(self, step: int) -> None:
     """Makes a step survive a loss of power: Orbax syncs the arrays only."""

@@ -11,6 +11,7 @@ PHASES = (
   'step_time',
   'evaluation',
   'checkpoint',
+  'device_check',
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from train.checkpoint import Info
+from train.checkpoint_info import Info
 
 CONFIG_FILE = 'config.json'
 RUN_FILE = 'run.json'

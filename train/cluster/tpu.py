@@ -43,8 +43,23 @@ def metadata_attribute(
   Raises:
     OSError: the server does not answer.
   """
+  return metadata(f'instance/attributes/{name}', host=host)
+
+
+def metadata(
+  path: str, *, host: str = 'metadata.google.internal'
+) -> str | None:
+  """What the metadata server of Google Cloud says; None: it knows no such.
+
+  Args:
+    path: of the value.
+    host: name or address of the server.
+
+  Raises:
+    OSError: the server does not answer.
+  """
   request = urllib.request.Request(
-    f'http://{host}/computeMetadata/v1/instance/attributes/{name}',
+    f'http://{host}/computeMetadata/v1/{path}',
     headers={'Metadata-Flavor': 'Google'},
   )
   # The server is the machine's own: no proxy knows it.

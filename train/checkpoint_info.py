@@ -1,0 +1,59 @@
+"""What a checkpoint says beside its arrays, and what can be wrong with one."""
+
+import dataclasses
+from typing import Any
+
+from train.early_stopping import Best
+from train.state import TrainState
+
+
+class DamagedError(Exception):
+  """A checkpoint does not hold what was saved, or cannot be read."""
+
+
+class SaveError(Exception):
+  """A checkpoint could not be written; older ones are as they were."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Info:
+  """What a checkpoint says about its run, beside the state.
+
+  Attributes:
+    step: steps made.
+    config: the resolved configuration, as JSON holds it.
+    data_fingerprint: of the prepared data.
+    best: evaluation so far.
+    evaluated: step of the last evaluation.
+    left_out: batches that are not read (input_pipeline/left_out.py).
+    rollbacks: how often the run went back.
+  """
+
+  step: int
+  config: dict[str, Any]
+  data_fingerprint: str
+  best: Best
+  evaluated: int | None = None
+  left_out: tuple[tuple[int, int], ...] = ()
+  rollbacks: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """A state that proved good, and the newer ones that did not.
+
+  Attributes:
+    state: the state.
+    info: what its checkpoint says.
+    remarks: what was wrong with each newer checkpoint, and where it is now.
+  """
+
+  state: TrainState
+  info: Info
+  remarks: list[str]
+
+
+def info_of(saved: dict[str, Any]) -> Info:
+  """The info that `dataclasses.asdict` and JSON made a dict of."""
+  windows = tuple((first, count) for first, count in saved['left_out'])
+  return Info(**saved | {'best': Best(**saved['best']), 'left_out': windows})

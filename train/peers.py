@@ -1,0 +1,149 @@
+"""A thread that ends this process soon after another one was lost.
+
+JAX's own heartbeats take minutes by default, and end a process by SIGABRT; a
+collective whose peer is gone fails at once on CPUs and waits for ever on other
+devices. Here every process leaves a sign of life with the coordinator. Process
+0 looks at all of them, and the others at that of process 0: what the
+coordinator has to answer grows with the number of processes only.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from train.exits import START_AGAIN
+
+_BEAT, _LOST, _CAUSE = 'meshwork/beat/', 'meshwork/lost', 'meshwork/cause'
+_LOOK_SECONDS = 1.0
+
+
+class Silence:
+  """Tells who has been silent for too long.
+
+  Args:
+    seconds: that are too long.
+    clock: in seconds.
+  """
+
+  def __init__(
+    self, seconds: float, clock: Callable[[], float] = time.monotonic
+  ):
+    self._seconds = seconds
+    self._clock = clock
+    self._heard: dict[str, tuple[str, float]] = {}
+
+  def of(self, beats: dict[str, str]) -> list[str]:
+    """Those whose sign is what it was that long ago, by name.
+
+    Args:
+      beats: the present sign of each, which changes while it lives.
+    """
+    now = self._clock()
+    for name, beat in beats.items():
+      if self._heard.get(name, ('', 0.0))[0] != beat:
+        self._heard[name] = beat, now
+    return [
+      name
+      for name, (_, heard) in self._heard.items()
+      if now - heard > self._seconds
+    ]
+
+
+@contextlib.contextmanager
+def peers_watched(client: Any, seconds: float) -> Iterator[None]:
+  """Ends this process if another one is lost, for the time of the block.
+
+  Args:
+    client: of the coordinator; None: this process is alone.
+    seconds: without a sign of life after which a process is lost.
+  """
+  if client is None:
+    yield
+    return
+  ended = threading.Event()
+  me, silence = jax.process_index(), Silence(seconds)
+
+  def look(count: int) -> str | None:
+    """Who is lost, in words."""
+    client.key_value_set(f'{_BEAT}{me}', str(count), allow_overwrite=True)
+    if me:
+      beats = {'0': try_get(client, f'{_BEAT}0') or ''}
+    else:
+      beats = {
+        key.rpartition('/')[2]: beat
+        for key, beat in client.key_value_dir_get(_BEAT)
+      }
+    lost = silence.of(beats)
+    if lost and not me:
+      client.key_value_set(_LOST, ', '.join(lost))
+    said = ', '.join(lost) or try_get(client, _LOST)
+    return said and (
+      f'Process {said} is lost: no sign of life for {seconds:.0f} s.'
+    )
+
+  def watch() -> None:
+    count = 0
+    while not ended.wait(_LOOK_SECONDS):
+      count += 1
+      try:
+        lost = look(count)
+      except jax.errors.JaxRuntimeError as error:
+        if ended.is_set():
+          return
+        lost = f'The coordinator, in process 0, is lost: {error}'
+      if lost:
+        leave_alone(client, lost)
+
+  thread = threading.Thread(target=watch, name='peers', daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    thread.join()
+
+
+def leave_alone(client: Any, lost: str) -> None:
+  """Ends this process, whose peers are lost; says why, if one of them did."""
+  cause = first_cause(client)
+  print(
+    f'\n{lost}' + (f'\nThe first cause: {cause}' if cause else ''),
+    file=sys.stderr,
+    flush=True,
+  )
+  sys.stdout.flush()
+  os._exit(START_AGAIN)
+
+
+def tell_cause(client: Any, cause: str) -> None:
+  """Leaves word with the coordinator of why this process ends."""
+  with contextlib.suppress(jax.errors.JaxRuntimeError):
+    client.key_value_set(_CAUSE, cause)
+
+
+def first_cause(client: Any) -> str | None:
+  """What the first process that ended said of it."""
+  try:
+    return try_get(client, _CAUSE)
+  except jax.errors.JaxRuntimeError:
+    return None
+
+
+def try_get(client: Any, key: str) -> str | None:
+  """The value of a key; None: there is none.
+
+  Raises:
+    jax.errors.JaxRuntimeError: the coordinator does not answer.
+  """
+  try:
+    return client.key_value_try_get(key)
+  except jax.errors.JaxRuntimeError as error:
+    if 'NOT_FOUND' in str(error):
+      return None
+    raise
