@@ -5,6 +5,7 @@ python main.py COMMAND --config=configs/tiny.py --workdir=runs/tiny
 Commands:
   train     train, or go on with the run in the workdir (the default); prepares
             the data first if that is missing
+  supervise train, and start again after faults
   prepare   make the dataset
   evaluate  loss of a checkpoint on the validation split
   sample    continue prompts
@@ -77,6 +78,9 @@ _TOP_P = flags.DEFINE_float(
 _CHECK = flags.DEFINE_bool(
   'check', False, 'checkpoints: compare every array with its fingerprint.'
 )
+_MAX_RESTARTS = flags.DEFINE_integer(
+  'max_restarts', 20, 'supervise: start again this often at most.'
+)
 _SEED = flags.DEFINE_integer('seed', 0, 'sample: seed of the choice.')
 _STEP = flags.DEFINE_integer(
   'step', None, 'documents: the step, counted as in the log.'
@@ -117,6 +121,22 @@ def train() -> None:
   )
   if _is_first_process():
     print(f'Report: {write_report(workdir)}')
+
+
+def supervise() -> None:
+  """Trains in a process of its own, and starts it again after faults."""
+  from train.supervise import saved_steps
+  from train.supervise import supervise as run
+
+  workdir = _workdir()
+  words = ['train' if word == 'supervise' else word for word in sys.argv[1:]]
+  sys.exit(
+    run(
+      [sys.executable, sys.argv[0], *words],
+      lambda: saved_steps(workdir),
+      max_restarts=_MAX_RESTARTS.value,
+    )
+  )
 
 
 def prepare() -> None:
@@ -204,31 +224,27 @@ def documents() -> None:
   """Prints which documents stood in the batch of a step."""
   from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import training_data
-  from input_pipeline.seen import as_json, as_table, documents_of_step
+  from input_pipeline.seen import documents_of_run
   from input_pipeline.stores import open_stores
+  from train.commands import left_out_of_run
 
-  config, step, row = _config(), _STEP.value, _ROW.value
-  if step is None or not 1 <= step <= config.steps:
-    raise UsageError(
-      f'Give a step from 1, the first update, to config.steps = {config.steps}:'
-      f' --step=1{"" if step is None else f", not {step}"}'
-    )
-  if row is not None and not 0 <= row < config.batch_size:
-    raise UsageError(
-      f'--row={row}: the batch has rows 0 to {config.batch_size - 1}.'
-    )
+  config = _config()
   stream = open_stores(training_data(config)).stream(
     seed=config.seed,
     batch_size=config.batch_size,
     repack=augmentation_config(config).repack,
   )
-  found = documents_of_step(
-    stream,
-    step - 1,
-    row_start=0 if row is None else row,
-    row_stop=config.batch_size if row is None else row + 1,
+  print(
+    documents_of_run(
+      stream,
+      step=_STEP.value,
+      steps=config.steps,
+      row=_ROW.value,
+      rows=config.batch_size,
+      left_out=left_out_of_run(_workdir()) if _WORKDIR.value else (),
+      lines_of_json=_JSON.value,
+    )
   )
-  print((as_json if _JSON.value else as_table)(list(found)))
 
 
 def verify() -> None:
@@ -272,6 +288,7 @@ def plan() -> None:
 
 COMMANDS: dict[str, Callable[[], None]] = {
   'train': train,
+  'supervise': supervise,
   'prepare': prepare,
   'evaluate': evaluate,
   'sample': sample,
@@ -285,36 +302,31 @@ COMMANDS: dict[str, Callable[[], None]] = {
 
 def main(argv: Sequence[str]) -> None:
   """Runs one command; a user's error is one line, not a traceback."""
-  from train.exits import USAGE_ERROR, exit_status
+  from train.exits import BY_HAND, USAGE_ERROR, exit_status
+  from train.process import end_on_sigterm, fail, join_cluster
 
+  end_on_sigterm()
   # Libraries' notes on their own working are not for a person to read.
   logging.set_verbosity(logging.ERROR)
   joined = False
   try:
     command = _command(argv)
-    if command not in (report, documents, verify, plan):
-      joined = _join_cluster()
-    if command not in (prepare, report, documents, verify, plan):
+    if command not in (supervise, report, documents, verify, plan):
+      joined = join_cluster(flags.FLAGS, expected=_MULTIHOST.value)
+    if command not in (supervise, prepare, report, documents, verify, plan):
       _set_up_jax()
     command()
   except (UsageError, ValueError) as error:
     if isinstance(error, ValueError) and not is_ours(error):
       raise
-    _fail(str(error), USAGE_ERROR, joined)
+    fail(str(error), USAGE_ERROR, joined)
+  except KeyboardInterrupt:
+    fail('ended by Ctrl-C.', BY_HAND, joined)
   except Exception as error:
     status = exit_status(error)
     if status is None:
       raise
-    _fail(str(error), status, joined)
-
-
-def _fail(message: str, status: int, joined: bool = False) -> None:
-  print(f'{os.path.basename(sys.argv[0])}: {message}', file=sys.stderr)
-  if joined:
-    from train.distributed import leave
-
-    leave(status, message)
-  sys.exit(status)
+    fail(str(error), status, joined)
 
 
 def _command(argv: Sequence[str]) -> Callable[[], None]:
@@ -360,16 +372,6 @@ def _set_up_jax() -> None:
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
-def _join_cluster() -> bool:
-  """Joins the other processes of a cluster; whether there are any."""
-  from train.cluster.find import Given
-  from train.distributed import join_cluster
-
-  names = ('coordinator_address', 'num_processes', 'process_id')
-  given = Given(**{name: flags.FLAGS[name].value for name in names})
-  return join_cluster(given, expected=_MULTIHOST.value) is not None
-
-
 def _is_first_process() -> bool:
   import jax
 
@@ -379,6 +381,7 @@ def _is_first_process() -> bool:
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; a mistake in it is one line."""
   from train.exits import USAGE_ERROR
+  from train.process import fail
 
   try:
     words = flags.FLAGS(argv)
@@ -389,7 +392,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
   except (
     flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError,
   ) as error:  # fmt: skip
-    _fail(explain(argv, error), USAGE_ERROR)
+    fail(explain(argv, error), USAGE_ERROR)
   raise AssertionError
 
 

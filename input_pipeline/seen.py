@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 
+from input_pipeline.left_out import Window, batch_number
 from input_pipeline.stream import Stream
 
 
@@ -39,7 +40,7 @@ def documents_of_step(
 
   Args:
     stream: the training rows of the run.
-    step: updates before the batch.
+    step: number of the batch.
     row_start: first row.
     row_stop: one past the last.
   """
@@ -63,6 +64,46 @@ def documents_of_step(
         source=piece.source,
         document=piece.document,
       )
+
+
+def documents_of_run(
+  stream: Stream,
+  *,
+  step: int | None,
+  steps: int,
+  row: int | None,
+  rows: int,
+  left_out: Sequence[Window],
+  lines_of_json: bool,
+) -> str:
+  """The documents of a step of a run, for a person or a program.
+
+  Args:
+    stream: the training rows of the run.
+    step: counted from 1, as in the log.
+    steps: of the run.
+    row: of the batch; None: all.
+    rows: of the batch.
+    left_out: batches that the run does not read.
+    lines_of_json: an object a line in place of a table.
+
+  Raises:
+    ValueError: there is no such step or row.
+  """
+  if step is None or not 1 <= step <= steps:
+    raise ValueError(
+      f'Give a step from 1, the first update, to config.steps = {steps}:'
+      f' --step=1{"" if step is None else f", not {step}"}'
+    )
+  if row is not None and not 0 <= row < rows:
+    raise ValueError(f'--row={row}: the batch has rows 0 to {rows - 1}.')
+  found = documents_of_step(
+    stream,
+    batch_number(step - 1, left_out),
+    row_start=0 if row is None else row,
+    row_stop=rows if row is None else row + 1,
+  )
+  return (as_json if lines_of_json else as_table)(list(found))
 
 
 def as_json(found: Sequence[Seen]) -> str:

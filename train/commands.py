@@ -194,6 +194,15 @@ def list_checkpoints(workdir: epath.Path, *, check: bool) -> bool:
   return not damaged
 
 
+def left_out_of_run(workdir: epath.Path) -> tuple[tuple[int, int], ...]:
+  """The batches that a run does not read, as its newest checkpoint says."""
+  if not (workdir / CHECKPOINTS).exists():
+    return ()
+  with Checkpoints(workdir / CHECKPOINTS, keep_last=None) as checkpoints:
+    newest = checkpoints.newest()
+  return newest.left_out if newest else ()
+
+
 @contextlib.contextmanager
 def _saved_run(
   workdir: epath.Path, which: str

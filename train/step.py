@@ -223,8 +223,8 @@ def train_step(
 
 
 def _unless_bad(
-  old: TrainState,
-  updated: TrainState,
+  old: Any,
+  updated: Any,
   metrics: dict[str, jax.Array],
   *,
   limit: float | None,
