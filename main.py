@@ -302,31 +302,29 @@ COMMANDS: dict[str, Callable[[], None]] = {
 
 def main(argv: Sequence[str]) -> None:
   """Runs one command; a user's error is one line, not a traceback."""
-  from train.exits import BY_HAND, USAGE_ERROR, exit_status
-  from train.process import end_on_sigterm, fail, join_cluster
+  from train import process
+  from train.exits import BY_HAND, USAGE_ERROR
 
-  end_on_sigterm()
+  process.end_on_sigterm()
   # Libraries' notes on their own working are not for a person to read.
   logging.set_verbosity(logging.ERROR)
   joined = False
   try:
     command = _command(argv)
     if command not in (supervise, report, documents, verify, plan):
-      joined = join_cluster(flags.FLAGS, expected=_MULTIHOST.value)
+      joined = process.join_cluster(flags.FLAGS, expected=_MULTIHOST.value)
     if command not in (supervise, prepare, report, documents, verify, plan):
       _set_up_jax()
     command()
   except (UsageError, ValueError) as error:
     if isinstance(error, ValueError) and not is_ours(error):
       raise
-    fail(str(error), USAGE_ERROR, joined)
+    process.fail(str(error), USAGE_ERROR, joined)
   except KeyboardInterrupt:
-    fail('ended by Ctrl-C.', BY_HAND, joined)
+    process.fail('ended by Ctrl-C.', BY_HAND, joined)
   except Exception as error:
-    status = exit_status(error)
-    if status is None:
-      raise
-    fail(str(error), status, joined)
+    process.fail_as_designed(error, joined)
+    raise
 
 
 def _command(argv: Sequence[str]) -> Callable[[], None]:

@@ -12,36 +12,9 @@ import pytest
 import runs
 import worker
 from etils import epath
-from processes import Cluster, port
+from processes import ALONE, Cluster, open_mpi, port, slurm
 
 from train.exits import START_AGAIN
-
-ALONE = {
-  'JAX_PLATFORMS': 'cpu',
-  'JAX_NUM_CPU_DEVICES': '1',
-  'TF_CPP_MIN_LOG_LEVEL': '3',
-}
-
-
-def open_mpi(count):
-  """What mpirun of Open MPI 5 tells each of its processes."""
-  shared = ALONE | {
-    'JAX_COORDINATOR_PORT': str(port()),
-    'OMPI_COMM_WORLD_SIZE': str(count),
-    'PMIX_NAMESPACE': 'prterun-localhost-812@1',
-  }
-  return [shared | {'OMPI_COMM_WORLD_RANK': str(rank)} for rank in range(count)]
-
-
-def slurm(count):
-  """What srun tells each of its tasks."""
-  shared = ALONE | {
-    'JAX_COORDINATOR_PORT': str(port()),
-    'SLURM_JOB_ID': '7',
-    'SLURM_NTASKS': str(count),
-    'SLURM_STEP_NODELIST': 'localhost',
-  }
-  return [shared | {'SLURM_PROCID': str(rank)} for rank in range(count)]
 
 
 @pytest.fixture(scope='module')

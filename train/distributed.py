@@ -22,8 +22,7 @@ from jax.experimental import multihost_utils
 
 from train.cluster.find import Cluster, Given, find_cluster
 from train.cluster.tpu import metadata_attribute
-from train.exits import START_AGAIN
-from train.peers import first_cause, tell_cause
+from train.peers import tell_cause
 
 # Hosts start at different times.
 _JOIN_SECONDS = 300
@@ -203,12 +202,7 @@ def leave(status: int, cause: str) -> None:
   client = coordinator()
   if client is None:
     return
-  if status == START_AGAIN:
-    said = first_cause(client)
-    if said:
-      print(f'The first cause: {said}', file=sys.stderr)
-  else:
-    tell_cause(client, f'process {jax.process_index()}: {cause}')
+  tell_cause(client, f'process {jax.process_index()}: {cause}')
   try:
     client.wait_at_barrier('meshwork/leave', 1000 * _LEAVE_SECONDS)
   except jax.errors.JaxRuntimeError:

@@ -9,6 +9,7 @@ coordinator has to answer grows with the number of processes only.
 
 import contextlib
 import os
+import socket
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from train.exits import START_AGAIN
 
 _BEAT, _LOST, _CAUSE = 'meshwork/beat/', 'meshwork/lost', 'meshwork/cause'
 _LOOK_SECONDS = 1.0
+_CONNECT_SECONDS = 0.1
 
 
 class Silence:
@@ -111,14 +113,29 @@ def peers_watched(client: Any, seconds: float) -> Iterator[None]:
 
 def leave_alone(client: Any, lost: str) -> None:
   """Ends this process, whose peers are lost; says why, if one of them did."""
-  cause = first_cause(client)
   print(
-    f'\n{lost}' + (f'\nThe first cause: {cause}' if cause else ''),
+    f'\n{lost}\nStart the same command again on all of them.',
     file=sys.stderr,
     flush=True,
   )
+  # Where process 0 is gone nobody answers, and JAX aborts this one very soon.
+  if _coordinator_listens() and (cause := first_cause(client)):
+    print(f'The first cause: {cause}', file=sys.stderr, flush=True)
   sys.stdout.flush()
   os._exit(START_AGAIN)
+
+
+def _coordinator_listens() -> bool:
+  from jax._src.distributed import global_state
+
+  host, _, port = (global_state.coordinator_address or '').rpartition(':')
+  try:
+    socket.create_connection(
+      (host.strip('[]'), int(port)), _CONNECT_SECONDS
+    ).close()
+  except OSError:
+    return False
+  return True
 
 
 def tell_cause(client: Any, cause: str) -> None:

@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from train.exits import START_AGAIN
+from train.exits import START_AGAIN, exit_status
 
 
 def end_on_sigterm() -> None:
@@ -30,6 +30,25 @@ def join_cluster(flags: Any, *, expected: bool | None) -> bool:
   names = ('coordinator_address', 'num_processes', 'process_id')
   given = Given(**{name: flags[name].value for name in names})
   return join(given, expected=expected) is not None
+
+
+def fail_as_designed(error: Exception, joined: bool) -> None:
+  """Ends the process if an error is one that a run ends with by design.
+
+  Args:
+    error: what ended the command.
+    joined: whether the process has joined others.
+  """
+  from train.distributed import coordinator, is_lost_peer
+  from train.peers import leave_alone
+
+  status = exit_status(error)
+  if status is None:
+    return
+  if is_lost_peer(error):
+    line = str(error).strip().splitlines()[0]
+    leave_alone(coordinator(), f'Another process is lost: {line}')
+  fail(str(error), status, joined)
 
 
 def fail(message: str, status: int, joined: bool = False) -> NoReturn:

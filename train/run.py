@@ -277,6 +277,7 @@ class Run:
       except SaveError as error:
         self._unsaved(error)
     self.journal.checkpoint(self.step, time.monotonic() - begin)
+    self.watchdog.progress(f'waiting for step {self.step + 1}')
 
   def poll_saves(self) -> None:
     """Says so if the save in flight has failed."""

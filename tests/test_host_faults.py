@@ -1,0 +1,117 @@
+"""One of two processes dies, freezes, hangs, fails or runs something else."""
+
+import re
+import signal
+import time
+
+import pytest
+import runs
+from processes import ROOT, Cluster, slurm
+
+from train.exits import HANG, START_AGAIN, USAGE_ERROR
+
+pytestmark = pytest.mark.slow
+
+FIELDS = {
+  'steps': 3000,
+  'model__compute_dtype': 'float32',
+  'evaluation__every': 3000,
+  'checkpoint__every': 5,
+  'mesh__data': 2,
+}
+FAULTY = str(ROOT / 'tests' / 'faulty_main.py')
+OUT_SECONDS = 15
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('faults')
+  runs.run(folder, runs.command('prepare', folder, 'none'))
+  return folder
+
+
+def pair(folder, workdir, fault=None, **fields):
+  """Two processes of a run; with a fault in one of them or both."""
+  command = runs.command('train', folder, workdir, **FIELDS | fields)
+  environments = slurm(2)
+  if fault is not None:
+    command[1] = FAULTY
+    environments = [e | {'FAULT': repr(fault)} for e in environments]
+  return Cluster([command] * 2, environments, folder, seconds=180)
+
+
+def wait_for_step(cluster, workdir, step):
+  while runs.last_step(workdir) < step:
+    cluster.check_time()
+    time.sleep(0.01)
+
+
+# Where process 0 is gone, JAX itself aborts the others 0.2 s later: they say
+# what happened in time, and not always with the status that belongs to it.
+@pytest.mark.parametrize(
+  ('victim', 'status'),
+  [(0, (START_AGAIN, -signal.SIGABRT)), (1, START_AGAIN)],
+)
+def test_the_others_of_a_killed_process_are_out_soon(folder, victim, status):
+  workdir = folder / f'killed{victim}'
+  with pair(folder, workdir.name) as cluster:
+    wait_for_step(cluster, workdir, 6)
+    cluster.signal(victim, signal.SIGKILL)
+    begin = time.monotonic()
+    codes = [status, status]
+    codes[victim] = -signal.SIGKILL
+    outputs = cluster.wait(codes)
+    assert time.monotonic() - begin < OUT_SECONDS
+  if victim:
+    assert 'Another process is lost' in outputs[0]
+  # Both go on from the newest checkpoint.
+  before = runs.last_step(workdir)
+  with pair(folder, workdir.name, steps=before + 10) as cluster:
+    cluster.wait([0, 0])
+  assert runs.last_step(workdir) == before + 10
+
+
+def test_the_others_of_a_frozen_process_are_out_soon(folder):
+  workdir = folder / 'frozen'
+  with pair(folder, workdir.name) as cluster:
+    wait_for_step(cluster, workdir, 6)
+    cluster.signal(1, signal.SIGSTOP)
+    begin = time.monotonic()
+    outputs = cluster.wait([START_AGAIN, None])
+    assert time.monotonic() - begin < OUT_SECONDS
+  assert 'Process 1 is lost: no sign of life for 10 s' in outputs[0]
+
+
+def test_a_process_that_is_stuck_ends_all_with_their_stacks(folder):
+  seconds = 12
+  fault = {'kind': 'hang', 'process': 1, 'step': 6}
+  with pair(folder, 'stuck', fault, watchdog__minutes=seconds / 60) as cluster:
+    cluster.wait_for_text(1, 'stuck')
+    begin = time.monotonic()
+    outputs = cluster.wait([HANG, HANG])
+    assert time.monotonic() - begin < seconds + 5
+  for output in outputs:
+    assert re.search(r'No progress for 1[2-7] s while waiting for', output)
+  # The innermost function of the stuck thread.
+  assert 'in hang\n' in outputs[1]
+  assert 'in hang\n' not in outputs[0]
+
+
+def test_an_error_in_one_process_ends_all_and_is_named_by_all(folder):
+  fault = {'kind': 'raise', 'process': 1, 'step': 6}
+  with pair(folder, 'error', fault) as cluster:
+    wait_for_step(cluster, folder / 'error', 5)
+    begin = time.monotonic()
+    outputs = cluster.wait([START_AGAIN, 1])
+    assert time.monotonic() - begin < OUT_SECONDS
+  assert 'The first cause: process 1: RuntimeError: an injected' in outputs[0]
+  assert 'in fail\n' in outputs[1]
+
+
+def test_another_program_on_one_host_is_refused_before_step_1(folder):
+  fault = {'kind': 'program', 'process': 1}
+  with pair(folder, 'program', fault) as cluster:
+    outputs = cluster.wait([USAGE_ERROR] * 2)
+  for output in outputs:
+    assert 'Processes 1 differ from process 0 in the program' in output
+  assert runs.last_step(folder / 'program') == 0
