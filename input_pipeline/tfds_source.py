@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from input_pipeline import durable
+from input_pipeline import lock
 from input_pipeline.config import DataConfig
 
 # `stdlib_text` is the text of this interpreter.
@@ -90,8 +90,8 @@ def _prepared(config: DataConfig) -> Any:
     ) from error
   if builder.is_prepared():
     return builder
-  lock = epath.Path(directory) / f'.{builder.name}.lock'
-  with durable.locked(lock, log=lambda line: None):
+  path = epath.Path(directory) / f'.{builder.name}.lock'
+  with lock.locked(path, log=lambda line: None):
     builder = tfds.builder(
       config.name, data_dir=directory, file_format='array_record'
     )

@@ -8,7 +8,7 @@ import signal
 import pytest
 import runs
 
-from train.exits import START_AGAIN
+from train.exits import START_AGAIN, USAGE_ERROR
 
 
 @pytest.fixture(scope='module')
@@ -50,6 +50,24 @@ def test_a_signal_saves_the_step_and_loses_none(folder):
     p.name for p in (workdir / 'checkpoints').iterdir()
   }
   runs.run(folder, arguments)
+  assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
+
+
+def test_a_second_run_in_the_workdir_is_refused_and_harms_nothing(folder):
+  arguments = runs.command('train', folder, 'shared')
+  workdir = folder / 'shared'
+  with runs.started(arguments, workdir, 3) as first:
+    # Nothing it does can end it meanwhile.
+    first.send_signal(signal.SIGSTOP)
+    try:
+      done = runs.run(folder, arguments, code=USAGE_ERROR)
+    finally:
+      first.send_signal(signal.SIGCONT)
+    assert 'Another run is at work in shared' in done.stderr
+    assert f'process {first.pid} on ' in done.stderr
+    assert 'Traceback' not in done.stderr
+    errors = first.communicate(timeout=300)[1]
+  assert first.returncode == 0, errors
   assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
 
 
