@@ -76,7 +76,7 @@ _TOP_P = flags.DEFINE_float(
   'top_p', 0.95, 'sample: choose among the likeliest of this probability.'
 )
 _CHECK = flags.DEFINE_bool(
-  'check', False, 'checkpoints: compare every array with its fingerprint.'
+  'check', False, 'checkpoints, prepare: compare with the checksums.'
 )
 _MAX_RESTARTS = flags.DEFINE_integer(
   'max_restarts', 20, 'supervise: start again this often at most.'
@@ -147,7 +147,8 @@ def prepare() -> None:
   from train.distributed import first_process_does
 
   def work() -> None:
-    for store in prepare_stores(training_data(config), log=print):
+    data, check = training_data(config), _CHECK.value
+    for store in prepare_stores(data, log=print, check=check):
       print(f'Dataset: {store}')
 
   config = _config()
@@ -319,7 +320,7 @@ def main(argv: Sequence[str]) -> None:
   except (UsageError, ValueError) as error:
     if isinstance(error, ValueError) and not is_ours(error):
       raise
-    fail(str(error), USAGE_ERROR, joined)
+    fail(str(error), exit_status(error) or USAGE_ERROR, joined)
   except KeyboardInterrupt:
     fail('ended by Ctrl-C.', BY_HAND, joined)
   except Exception as error:

@@ -13,6 +13,7 @@ from input_pipeline.chunks import SPLITS, Chunks
 from input_pipeline.config import DataConfig
 from input_pipeline.documents import Document, Unreadable
 from input_pipeline.engine import Engine
+from input_pipeline.errors import DataError
 from input_pipeline.progress import Progress
 
 _FINISHED = 'finished.json'
@@ -60,7 +61,7 @@ def read(
   """Reads all documents of the sources into chunks.
 
   Raises:
-    ValueError: for an unreadable document if data.on_bad_document is 'error',
+    DataError: for an unreadable document if data.on_bad_document is 'error',
       and for a broken file in any case.
   """
   finished = directory / _FINISHED
@@ -99,7 +100,7 @@ def read_part(task: ReadTask) -> tuple[int, int]:
     writer = writers[split]
     if isinstance(document, Unreadable):
       if task.config.on_bad_document == 'error':
-        raise ValueError(
+        raise DataError(
           f"{document.reason}; data.on_bad_document='skip' leaves such"
           ' documents out and counts them'
         )

@@ -8,7 +8,7 @@ import signal
 import pytest
 import runs
 
-from train.exits import START_AGAIN, USAGE_ERROR
+from train.exits import DATA_ERROR, START_AGAIN, USAGE_ERROR
 
 
 @pytest.fixture(scope='module')
@@ -69,6 +69,27 @@ def test_a_second_run_in_the_workdir_is_refused_and_harms_nothing(folder):
     errors = first.communicate(timeout=300)[1]
   assert first.returncode == 0, errors
   assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
+
+
+def test_damaged_data_ends_in_its_status_before_a_step(folder):
+  shutil.copytree(folder / 'data', folder / 'spoiled')
+  (rows,) = (folder / 'spoiled').rglob('train-*.rows')
+  data = bytearray(rows.read_bytes())
+  data[len(data) // 2] ^= 1
+  rows.write_bytes(data)
+  check = runs.command('prepare', folder, 'unused', '--check')
+  assert 'GB are as prepared' in runs.run(folder, check).stdout
+  spoiled = runs.command(
+    'prepare', folder, 'unused', '--check', data__directory='spoiled'
+  )
+  done = runs.run(folder, spoiled, code=DATA_ERROR)
+  assert f'{rows.name} is not what was prepared' in done.stderr
+  rows.write_bytes(data[:-2])
+  arguments = runs.command('train', folder, 'bad', data__directory='spoiled')
+  done = runs.run(folder, arguments, code=DATA_ERROR)
+  assert f'{rows.name} has {len(data) - 2} bytes' in done.stderr
+  assert 'Traceback' not in done.stderr
+  assert not (folder / 'bad' / 'metrics.jsonl').exists()
 
 
 def flip_a_bit(step):

@@ -96,7 +96,7 @@ def test_training_reaches_for_data_lazily_and_in_few_places():
     if name.startswith('input_pipeline.')
   }
   assert ('train/data.py', True) in found
-  places = ('data', 'commands', 'lock', 'run')
+  places = ('data', 'commands', 'exits', 'lock', 'run')
   assert found <= {(f'train/{place}.py', True) for place in places}
 
 
