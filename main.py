@@ -107,6 +107,7 @@ def train() -> None:
   from input_pipeline.config import training_data
   from train.config import train_config
   from train.loop import train as run
+  from train.redact import redact
   from train.report import write_report
 
   config, workdir = _config(), _workdir()
@@ -114,7 +115,7 @@ def train() -> None:
     train_config(config),
     training_data(config),
     augmentation_config(config),
-    resolved=to_dict(config),
+    resolved=redact(to_dict(config)),
     workdir=workdir,
     allow_change=_ALLOW_CHANGE.value,
     started=_STARTED,
@@ -362,15 +363,10 @@ def _config() -> ConfigDict:
 
 def _set_up_jax() -> None:
   """Settings of JAX that hold for the whole process."""
-  import jax
+  from train.compilation_cache import keep_compiled_programs
 
-  cache = os.environ.get('JAX_COMPILATION_CACHE_DIR') or (
-    _config().runtime.compilation_cache
-  )
-  if cache:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  given = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+  keep_compiled_programs(given or _config().runtime.compilation_cache)
 
 
 def _is_first_process() -> bool:

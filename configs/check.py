@@ -6,6 +6,7 @@ from a file.
 
 import difflib
 import json
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,6 +17,7 @@ from configs import base
 _MAY_BE_NONE = (
   'optimizer.clip_norm', 'watchdog.minutes', 'watchdog.startup_minutes',
 )  # fmt: skip
+_MAX_INT = (1 << 63) - 1
 
 
 def check(config: Any) -> ConfigDict:
@@ -134,5 +136,9 @@ def _check_type(name: str, value: Any, default: Any, wanted: Any) -> None:
       f'config.{name} is {value!r}, a {type(value).__name__}; it takes '
       f'{wanted.__name__}.'
     )
+  if isinstance(value, float) and not math.isfinite(value):
+    raise ValueError(f'config.{name} is {value}; it takes a finite number.')
+  if type(value) is int and abs(value) > _MAX_INT:
+    raise ValueError(f'config.{name} has more than 64 bits.')
   if wanted is tuple and not all(isinstance(item, str) for item in value):
     raise ValueError(f'config.{name} is {value!r}; it takes strings.')

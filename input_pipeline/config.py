@@ -111,7 +111,8 @@ class DataConfig:
         f'data.source={self.source!r} needs data.files, for instance'
         " ('corpus/*.jsonl',)"
       )
-    if self.holds_out_by_hash and not 0 < self.validation_fraction < 1:
+    share = self.validation_fraction
+    if not 0 <= share <= 1 or (self.holds_out_by_hash and share in (0, 1)):
       raise ValueError(
         f'data.validation_fraction={self.validation_fraction} must lie'
         ' between 0 and 1: it is the share of documents that validation takes'

@@ -157,7 +157,11 @@ class Rows:
       data = self._read_whole(
         shard, 'pieces.npy', self._shards[shard].pieces_sha256
       )
-      table_P4 = np.load(io.BytesIO(data), allow_pickle=False)
+      try:
+        table_P4 = np.load(io.BytesIO(data), allow_pickle=False)
+      except (ValueError, EOFError) as error:
+        path = self._path(shard, 'pieces.npy')
+        raise DataError(f'{path} is no table of pieces: {error}') from error
       self._tables[shard] = table_P4.astype(np.int64)
     return self._tables[shard]
 
