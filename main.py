@@ -29,7 +29,7 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from configs.check import check, from_dict, to_dict
+from configs.check import check, from_json, to_dict
 from configs.mistakes import config_files, explain, is_ours
 
 _STARTED = time.perf_counter()
@@ -81,7 +81,9 @@ _CHECK = flags.DEFINE_bool(
 _MAX_RESTARTS = flags.DEFINE_integer(
   'max_restarts', 20, 'supervise: start again this often at most.'
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'sample: seed of the choice.')
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'sample: seed of the choice.', 0, (1 << 32) - 1
+)
 _STEP = flags.DEFINE_integer(
   'step', None, 'documents: the step, counted as in the log.'
 )
@@ -186,7 +188,9 @@ def sample() -> None:
     file = epath.Path(_PROMPTS_FILE.value)
     if not file.exists():
       raise UsageError(f'--prompts_file: there is no file {file}.')
-    prompts += file.read_text().splitlines()
+    # What is not UTF-8 is refused by name.
+    text = file.read_bytes().decode(errors='surrogateescape')
+    prompts += text.splitlines()
   pairs = sample_run(
     train_config(_config()),
     workdir=_workdir(),
@@ -318,15 +322,13 @@ def main(argv: Sequence[str]) -> None:
     if command not in (supervise, prepare, report, documents, verify, plan):
       _set_up_jax()
     command()
-  except (UsageError, ValueError) as error:
-    if isinstance(error, ValueError) and not is_ours(error):
-      raise
-    fail(str(error), exit_status(error) or USAGE_ERROR, joined)
   except KeyboardInterrupt:
     fail('ended by Ctrl-C.', BY_HAND, joined)
   except Exception as error:
-    status = exit_status(error)
-    if status is None:
+    # A slip on the command line does not wait for JAX.
+    slip = isinstance(error, UsageError)
+    status = USAGE_ERROR if slip else exit_status(error)
+    if status is None or (isinstance(error, ValueError) and not is_ours(error)):
       raise
     fail(str(error), status, joined)
 
@@ -354,7 +356,7 @@ def _config() -> ConfigDict:
   if _WORKDIR.value:
     saved = _workdir() / 'config.json'
     if saved.exists():
-      return from_dict(json.loads(saved.read_text()))
+      return from_json(saved.read_bytes(), str(saved))
   raise UsageError(
     'Give a configuration: --config=configs/tiny.py'
     + (f' ({_WORKDIR.value} holds none).' if _WORKDIR.value else '')

@@ -107,6 +107,25 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
   return json.loads(json.dumps(config.to_dict()))
 
 
+def from_json(text: bytes, name: str) -> ConfigDict:
+  """The configuration that a run saved.
+
+  Args:
+    text: of the file.
+    name: of the file, for messages.
+
+  Raises:
+    ValueError: it is no configuration, or does not fit base.py any more.
+  """
+  try:
+    saved = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{name} is not JSON: {error}') from None
+  if not isinstance(saved, dict):
+    raise ValueError(f'{name} holds no configuration.')
+  return from_dict(saved)
+
+
 def from_dict(saved: dict[str, Any]) -> ConfigDict:
   """The configuration that `to_dict` made a dict of.
 
@@ -115,7 +134,11 @@ def from_dict(saved: dict[str, Any]) -> ConfigDict:
   """
   config = _default(saved)
   known = fields(config)
-  for name, (value, _) in fields(ConfigDict(saved)).items():
+  try:
+    given = ConfigDict(saved)
+  except (ValueError, TypeError, AttributeError) as error:
+    raise ValueError(f'This is no configuration: {error}') from None
+  for name, (value, _) in fields(given).items():
     if name not in known:
       raise ValueError(unknown_field(name, known))
     value = tuple(value) if isinstance(value, list) else value

@@ -16,6 +16,8 @@ TOKENIZERS = ('bpe', 'file', 'bytes')
 SPECIAL_TOKENS = ('<|pad|>', '<|bos|>', '<|continue|>', '<|eos|>')
 # They and the 256 byte values.
 MIN_VOCAB_SIZE = 260
+# Tables of all ids are made.
+MAX_VOCAB_SIZE = 1 << 24
 _NAME = re.compile(r'[A-Za-z]\w*', re.ASCII)
 
 
@@ -51,6 +53,11 @@ class TokenizerConfig:
         self.vocab_size,
         MIN_VOCAB_SIZE + len(self.special_tokens),
       )
+      if self.vocab_size > MAX_VOCAB_SIZE:
+        raise ValueError(
+          f'data.tokenizer.vocab_size={self.vocab_size} is more than'
+          f' {MAX_VOCAB_SIZE}'
+        )
       _at_least('data.tokenizer.train_bytes', self.train_bytes, 1)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from etils import epath
 
+from input_pipeline.config import MAX_VOCAB_SIZE
 from input_pipeline.documents import TRAIN, VALIDATION
 from input_pipeline.errors import DataError
 from input_pipeline.tokenizer import token_dtype
 
 FORMAT_VERSION = 2
-_MAX_VOCAB_SIZE = 1 << 31
 CHECKSUM = 'checksum'
 
 
@@ -233,7 +233,7 @@ def _check(manifest: Manifest) -> None:
     tokenizer.pad_id, tokenizer.bos_id, tokenizer.continue_id, tokenizer.eos_id,
     *tokenizer.special_tokens.values(),
   ]  # fmt: skip
-  if not all(0 <= i < tokenizer.vocab_size <= _MAX_VOCAB_SIZE for i in ids):
+  if not all(0 <= i < tokenizer.vocab_size <= MAX_VOCAB_SIZE for i in ids):
     raise _WrongError(
       f'a vocabulary of {tokenizer.vocab_size} does not have the ids {ids}'
     )
