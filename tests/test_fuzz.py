@@ -13,6 +13,8 @@ import os
 import shutil
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
@@ -38,7 +40,11 @@ from input_pipeline.config import training_data
 from input_pipeline.errors import DataError
 from input_pipeline.store import open_store
 from input_pipeline.tokenizer import load_tokenizer, with_special_tokens
+from train.checkpoint import Checkpoints
+from train.checkpoint_info import DamagedError, Info
 from train.config import train_config
+from train.early_stopping import NO_EVALUATION, observe
+from train.workdir import check_same_run
 
 CASES = int(os.environ.get('FUZZ_CASES', '0'))
 # One that takes longer is taken for a hang.
@@ -202,7 +208,8 @@ def test_overrides(arguments):
     assert to_dict(from_json(text, 'x')) == to_dict(config)
 
 
-SAVED = to_dict(base.get_config())
+DEFAULT = base.get_config()
+SAVED = to_dict(DEFAULT)
 
 
 @cases(60)
@@ -281,6 +288,55 @@ def test_files_of_a_store(store, data):
   finally:
     path.write_bytes(before)
   assert found in (None, expected)
+
+
+# --- checkpoints
+
+
+SAVED_STATE = {'a': jnp.arange(6.0), 'b': {'c': jnp.ones((2, 3), jnp.int32)}}
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+  """A folder with a checkpoint, and the file that says what it is."""
+  folder = epath.Path(tmp_path_factory.mktemp('saved') / 'checkpoints')
+  info = Info(step=7, config={'a': 1}, data_fingerprint='f', best=NO_EVALUATION)
+  with Checkpoints(folder, keep_last=1) as checkpoints:
+    checkpoints.save(SAVED_STATE, info)
+  return folder, (folder / '7' / '_CHECKPOINT_METADATA').read_bytes()
+
+
+def restored(checkpoints):
+  try:
+    info = checkpoints.info(7)
+    checkpoints.find('best')
+    # A run compares them, and tells the best.
+    check_same_run(
+      info, config=info.config, data_fingerprint='f', workdir=epath.Path('x'),
+      allow_change=True,
+    )  # fmt: skip
+    assert observe(info.best, 1.0, 8, train_config(DEFAULT).early_stopping)
+    return ours(checkpoints.restore, 7, SAVED_STATE)
+  except DamagedError as error:
+    return str(error) and None
+
+
+@cases(60)
+@given(st.data())
+def test_what_a_checkpoint_says(saved, data):
+  folder, text = saved
+  if data.draw(st.booleans()):
+    text = json.dumps(changed(json.loads(text), data.draw)).encode()
+  else:
+    text = spoiled(text, data.draw)
+  (folder / '7' / '_CHECKPOINT_METADATA').write_bytes(text)
+  with Checkpoints(folder, keep_last=None) as checkpoints:
+    state = restored(checkpoints)
+  if state is not None:
+    for found, wanted in zip(
+      jax.tree.leaves(state), jax.tree.leaves(SAVED_STATE), strict=True
+    ):
+      np.testing.assert_array_equal(found, wanted)
 
 
 # --- tokenizers and prompts
