@@ -7,8 +7,10 @@ import signal
 
 import pytest
 import runs
+from test_security import bombs, spoil
 
-from train.exits import DATA_ERROR, START_AGAIN, USAGE_ERROR
+from train.exits import CHECKPOINT_ERROR, DATA_ERROR, START_AGAIN, USAGE_ERROR
+from train.redact import REDACTED
 
 
 @pytest.fixture(scope='module')
@@ -119,6 +121,37 @@ def test_checkpoints_are_listed_and_checked(folder):
   assert 'is damaged' in done.stdout.splitlines()[-1] or (
     'cannot be read' in done.stdout.splitlines()[-1]
   )
+
+
+def test_a_run_reads_no_program_and_tells_no_secret(folder):
+  secret = {'data__engine__options': "('--password=hunter2',)"}
+  arguments = runs.command('train', folder, 'guarded', **secret)
+  first = runs.run(folder, arguments)
+  workdir, canary = folder / 'guarded', folder / 'canary'
+  assert REDACTED in (workdir / 'run.json').read_text()
+  step = workdir / 'checkpoints' / str(runs.TINY['steps'])
+  for each in (workdir, step, step / 'state'):
+    spoil(each, canary)
+  for kind, bomb in bombs(canary).items():
+    (workdir / f'config.{kind}').write_bytes(bomb)
+    (step / f'state.{kind}').write_bytes(bomb)
+  # In the workdir, where Python might look for modules.
+  shutil.copytree(folder / 'data', workdir / 'data')
+  again = runs.run(workdir, [*arguments[:2], 'train', '--workdir=.'])
+  assert not canary.exists()
+  for output in (first, again):
+    assert 'hunter2' not in output.stdout + output.stderr
+  written = [path for path in workdir.rglob('*') if path.is_file()]
+  assert workdir / 'report.html' in written
+  assert not [path for path in written if b'hunter2' in path.read_bytes()]
+  assert REDACTED in (workdir / 'config.json').read_text()
+
+  # A program in place of an array is damage.
+  array = max((step / 'state' / 'd').iterdir(), key=lambda p: p.stat().st_size)
+  array.write_bytes(bombs(canary)['pickle'])
+  check = [*arguments[:2], 'checkpoints', '--workdir=guarded', '--check']
+  runs.run(folder, check, code=CHECKPOINT_ERROR)
+  assert not canary.exists()
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_nothing_else_changes(folder):

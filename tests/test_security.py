@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import re
-import shutil
 import socket
 import stat
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
 from data_configs import prepared, text_config, write_corpus
 
 from input_pipeline import named_arrays, store_manifest
@@ -22,7 +20,6 @@ from input_pipeline.errors import DataError
 from input_pipeline.store import open_store
 from train.cluster.bind import bind_address
 from train.compilation_cache import private_folder
-from train.exits import CHECKPOINT_ERROR
 from train.redact import REDACTED, redact, redact_arguments, redact_text
 
 ROOT = Path(__file__).parent.parent
@@ -318,39 +315,3 @@ def spoil(folder, canary):
     'input_pipeline.py', 'conftest.py',
   ):  # fmt: skip
     (folder / name).write_bytes(bomb)
-
-
-def test_a_run_reads_no_program_and_tells_no_secret(tmp_path):
-  fields = {
-    'steps': 2,
-    'optimizer__warmup_steps': 1,
-    'data__engine__options': "('--password=hunter2',)",
-  }
-  arguments = runs.command('train', tmp_path, 'run', **fields)
-  first = runs.run(tmp_path, arguments)
-  workdir, canary = tmp_path / 'run', tmp_path / 'canary'
-  step = workdir / 'checkpoints' / '2'
-  assert REDACTED in (workdir / 'run.json').read_text()
-  for folder in (workdir, step, step / 'state'):
-    spoil(folder, canary)
-  for kind, bomb in bombs(canary).items():
-    (workdir / f'config.{kind}').write_bytes(bomb)
-    (step / f'state.{kind}').write_bytes(bomb)
-  # In the workdir, where Python might look for modules.
-  command = [*arguments[:2], 'train', '--workdir=.']
-  shutil.copytree(tmp_path / 'data', workdir / 'data')
-  again = runs.run(workdir, command)
-  assert not canary.exists()
-  for output in (first, again):
-    assert 'hunter2' not in output.stdout + output.stderr
-  written = [path for path in workdir.rglob('*') if path.is_file()]
-  assert workdir / 'run.json' in written
-  assert not [path for path in written if b'hunter2' in path.read_bytes()]
-  assert REDACTED in (workdir / 'config.json').read_text()
-
-  # A program in place of an array is damage.
-  array = max((step / 'state' / 'd').iterdir(), key=lambda p: p.stat().st_size)
-  array.write_bytes(bombs(canary)['pickle'])
-  check = [*arguments[:2], 'checkpoints', f'--workdir={workdir}', '--check']
-  runs.run(tmp_path, check, code=CHECKPOINT_ERROR)
-  assert not canary.exists()
