@@ -90,6 +90,7 @@ class DataConfig:
   source_field: str | None
   licence_field: str | None
   on_bad_document: str
+  max_bad_fraction: float
   tokenizer: TokenizerConfig
   curation: CurationConfig
   engine: EngineConfig
@@ -100,6 +101,10 @@ class DataConfig:
   def __post_init__(self) -> None:
     _choice('data.source', self.source, SOURCES)
     _choice('data.on_bad_document', self.on_bad_document, ('error', 'skip'))
+    if not 0 <= self.max_bad_fraction <= 1:
+      raise ValueError(
+        f'data.max_bad_fraction={self.max_bad_fraction} must lie in 0 to 1'
+      )
     _at_least('sequence_length', self.sequence_length, 2)
     _at_least('data.prefetch', self.prefetch, 1)
     if self.workers is not None:

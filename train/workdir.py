@@ -35,6 +35,7 @@ _FREE_FIELDS = (
   'accumulation_steps',
   'microbatches',
   'data.directory',
+  'data.max_bad_fraction',
   'data.workers',
   'data.prefetch',
   'evaluation.batch_size',
