@@ -29,7 +29,7 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from configs.check import check, from_dict, to_dict
+from configs.check import check, from_json, to_dict
 from configs.mistakes import config_files, explain, is_ours
 
 _STARTED = time.perf_counter()
@@ -76,12 +76,14 @@ _TOP_P = flags.DEFINE_float(
   'top_p', 0.95, 'sample: choose among the likeliest of this probability.'
 )
 _CHECK = flags.DEFINE_bool(
-  'check', False, 'checkpoints: compare every array with its fingerprint.'
+  'check', False, 'checkpoints, prepare: compare with the checksums.'
 )
 _MAX_RESTARTS = flags.DEFINE_integer(
   'max_restarts', 20, 'supervise: start again this often at most.'
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'sample: seed of the choice.')
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'sample: seed of the choice.', 0, (1 << 32) - 1
+)
 _STEP = flags.DEFINE_integer(
   'step', None, 'documents: the step, counted as in the log.'
 )
@@ -107,6 +109,7 @@ def train() -> None:
   from input_pipeline.config import training_data
   from train.config import train_config
   from train.loop import train as run
+  from train.redact import redact
   from train.report import write_report
 
   config, workdir = _config(), _workdir()
@@ -114,7 +117,7 @@ def train() -> None:
     train_config(config),
     training_data(config),
     augmentation_config(config),
-    resolved=to_dict(config),
+    resolved=redact(to_dict(config)),
     workdir=workdir,
     allow_change=_ALLOW_CHANGE.value,
     started=_STARTED,
@@ -147,7 +150,8 @@ def prepare() -> None:
   from train.distributed import first_process_does
 
   def work() -> None:
-    for store in prepare_stores(training_data(config), log=print):
+    data, check = training_data(config), _CHECK.value
+    for store in prepare_stores(data, log=print, check=check):
       print(f'Dataset: {store}')
 
   config = _config()
@@ -184,7 +188,9 @@ def sample() -> None:
     file = epath.Path(_PROMPTS_FILE.value)
     if not file.exists():
       raise UsageError(f'--prompts_file: there is no file {file}.')
-    prompts += file.read_text().splitlines()
+    # What is not UTF-8 is refused by name.
+    text = file.read_bytes().decode(errors='surrogateescape')
+    prompts += text.splitlines()
   pairs = sample_run(
     train_config(_config()),
     workdir=_workdir(),
@@ -316,14 +322,13 @@ def main(argv: Sequence[str]) -> None:
     if command not in (supervise, prepare, report, documents, verify, plan):
       _set_up_jax()
     command()
-  except (UsageError, ValueError) as error:
-    if isinstance(error, ValueError) and not is_ours(error):
-      raise
+  except UsageError as error:
     process.fail(str(error), USAGE_ERROR, joined)
   except KeyboardInterrupt:
     process.fail('ended by Ctrl-C.', BY_HAND, joined)
   except Exception as error:
-    process.fail_as_designed(error, joined)
+    if not isinstance(error, ValueError) or is_ours(error):
+      process.fail_as_designed(error, joined)
     raise
 
 
@@ -350,7 +355,7 @@ def _config() -> ConfigDict:
   if _WORKDIR.value:
     saved = _workdir() / 'config.json'
     if saved.exists():
-      return from_dict(json.loads(saved.read_text()))
+      return from_json(saved.read_bytes(), str(saved))
   raise UsageError(
     'Give a configuration: --config=configs/tiny.py'
     + (f' ({_WORKDIR.value} holds none).' if _WORKDIR.value else '')
@@ -359,15 +364,10 @@ def _config() -> ConfigDict:
 
 def _set_up_jax() -> None:
   """Settings of JAX that hold for the whole process."""
-  import jax
+  from train.compilation_cache import keep_compiled_programs
 
-  cache = os.environ.get('JAX_COMPILATION_CACHE_DIR') or (
-    _config().runtime.compilation_cache
-  )
-  if cache:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  given = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+  keep_compiled_programs(given or _config().runtime.compilation_cache)
 
 
 def _is_first_process() -> bool:

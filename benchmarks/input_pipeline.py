@@ -24,7 +24,8 @@ from etils import epath
 
 from benchmarks.machine import describe_machine
 from input_pipeline.pipeline import train_batches
-from input_pipeline.store import Rows, ShardManifest
+from input_pipeline.store import Rows
+from input_pipeline.store_manifest import ShardManifest
 from input_pipeline.stream import Stream
 from input_pipeline.tensorflow_setup import tensorflow
 from input_pipeline.weights import parse_schedule
@@ -86,7 +87,7 @@ def _sides(directory: epath.Path) -> dict[str, tuple[Batches, int]]:
     directory=directory,
     shards=(shard,),
     row_length=ROW_LENGTH,
-    dtype=np.dtype('<u2'),
+    vocab_size=1 << 15,
   )
 
   def one(start: int, stop: int) -> Iterator[np.ndarray]:

@@ -271,6 +271,8 @@ def _data() -> ConfigDict:
   _source(data)
   # A document that cannot be read: 'error' stops, 'skip' counts and goes on.
   data.on_bad_document = 'error'
+  # With 'skip', a larger share of documents that cannot be read is an error.
+  data.max_bad_fraction = 0.01
   data.tokenizer = ConfigDict()
   # 'bpe' (byte-level, trained on the training documents), 'file' (a
   # tokenizer.json) or 'bytes'.

@@ -6,6 +6,7 @@ from a file.
 
 import difflib
 import json
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,6 +17,7 @@ from configs import base
 _MAY_BE_NONE = (
   'optimizer.clip_norm', 'watchdog.minutes', 'watchdog.startup_minutes',
 )  # fmt: skip
+_MAX_INT = (1 << 63) - 1
 
 
 def check(config: Any) -> ConfigDict:
@@ -105,6 +107,25 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
   return json.loads(json.dumps(config.to_dict()))
 
 
+def from_json(text: bytes, name: str) -> ConfigDict:
+  """The configuration that a run saved.
+
+  Args:
+    text: of the file.
+    name: of the file, for messages.
+
+  Raises:
+    ValueError: it is no configuration, or does not fit base.py any more.
+  """
+  try:
+    saved = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{name} is not JSON: {error}') from None
+  if not isinstance(saved, dict):
+    raise ValueError(f'{name} holds no configuration.')
+  return from_dict(saved)
+
+
 def from_dict(saved: dict[str, Any]) -> ConfigDict:
   """The configuration that `to_dict` made a dict of.
 
@@ -113,7 +134,11 @@ def from_dict(saved: dict[str, Any]) -> ConfigDict:
   """
   config = _default(saved)
   known = fields(config)
-  for name, (value, _) in fields(ConfigDict(saved)).items():
+  try:
+    given = ConfigDict(saved)
+  except (ValueError, TypeError, AttributeError) as error:
+    raise ValueError(f'This is no configuration: {error}') from None
+  for name, (value, _) in fields(given).items():
     if name not in known:
       raise ValueError(unknown_field(name, known))
     value = tuple(value) if isinstance(value, list) else value
@@ -134,5 +159,9 @@ def _check_type(name: str, value: Any, default: Any, wanted: Any) -> None:
       f'config.{name} is {value!r}, a {type(value).__name__}; it takes '
       f'{wanted.__name__}.'
     )
+  if isinstance(value, float) and not math.isfinite(value):
+    raise ValueError(f'config.{name} is {value}; it takes a finite number.')
+  if type(value) is int and abs(value) > _MAX_INT:
+    raise ValueError(f'config.{name} has more than 64 bits.')
   if wanted is tuple and not all(isinstance(item, str) for item in value):
     raise ValueError(f'config.{name} is {value!r}; it takes strings.')

@@ -16,6 +16,8 @@ TOKENIZERS = ('bpe', 'file', 'bytes')
 SPECIAL_TOKENS = ('<|pad|>', '<|bos|>', '<|continue|>', '<|eos|>')
 # They and the 256 byte values.
 MIN_VOCAB_SIZE = 260
+# Tables of all ids are made.
+MAX_VOCAB_SIZE = 1 << 24
 _NAME = re.compile(r'[A-Za-z]\w*', re.ASCII)
 
 
@@ -51,6 +53,11 @@ class TokenizerConfig:
         self.vocab_size,
         MIN_VOCAB_SIZE + len(self.special_tokens),
       )
+      if self.vocab_size > MAX_VOCAB_SIZE:
+        raise ValueError(
+          f'data.tokenizer.vocab_size={self.vocab_size} is more than'
+          f' {MAX_VOCAB_SIZE}'
+        )
       _at_least('data.tokenizer.train_bytes', self.train_bytes, 1)
 
 
@@ -83,6 +90,7 @@ class DataConfig:
   source_field: str | None
   licence_field: str | None
   on_bad_document: str
+  max_bad_fraction: float
   tokenizer: TokenizerConfig
   curation: CurationConfig
   engine: EngineConfig
@@ -93,6 +101,10 @@ class DataConfig:
   def __post_init__(self) -> None:
     _choice('data.source', self.source, SOURCES)
     _choice('data.on_bad_document', self.on_bad_document, ('error', 'skip'))
+    if not 0 <= self.max_bad_fraction <= 1:
+      raise ValueError(
+        f'data.max_bad_fraction={self.max_bad_fraction} must lie in 0 to 1'
+      )
     _at_least('sequence_length', self.sequence_length, 2)
     _at_least('data.prefetch', self.prefetch, 1)
     if self.workers is not None:
@@ -111,7 +123,8 @@ class DataConfig:
         f'data.source={self.source!r} needs data.files, for instance'
         " ('corpus/*.jsonl',)"
       )
-    if self.holds_out_by_hash and not 0 < self.validation_fraction < 1:
+    share = self.validation_fraction
+    if not 0 <= share <= 1 or (self.holds_out_by_hash and share in (0, 1)):
       raise ValueError(
         f'data.validation_fraction={self.validation_fraction} must lie'
         ' between 0 and 1: it is the share of documents that validation takes'

@@ -108,7 +108,7 @@ def _clean(
   curation, directory = config.curation, work / 'clean'
   evaluations = None
   if curation.contamination.evaluations:
-    evaluations = work / 'evaluations'
+    evaluations = work / 'evaluations.npz'
     if not evaluations.exists():
       loaded = load_evaluations(curation.contamination)
       clean.save_evaluations(loaded, evaluations)

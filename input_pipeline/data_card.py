@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from etils import epath
 
-from input_pipeline import chunks, durable, store
+from input_pipeline import chunks, durable, store_manifest
 from input_pipeline.config import DataConfig
 from input_pipeline.curate import Curated
 from input_pipeline.curation import card, card_page, clean, privacy
@@ -27,7 +27,7 @@ _ALL_MARKS = Privacy(
 def write_card(
   config: DataConfig,
   curated: Curated,
-  manifest: store.Manifest,
+  manifest: store_manifest.Manifest,
   directory: epath.Path,
 ) -> None:
   """Writes the card beside the store, as JSON and as a page."""
@@ -121,7 +121,7 @@ def _document(position: int, curated: Curated) -> Document:
 
 
 def _tokens(
-  splits: Iterable[store.SplitManifest],
+  splits: Iterable[store_manifest.SplitManifest],
 ) -> dict[str, card.TokenCount]:
   found: dict[str, card.TokenCount] = {}
   for split in splits:

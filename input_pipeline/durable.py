@@ -1,10 +1,7 @@
-"""Files that are there whole or not at all, and a lock between programs."""
+"""Files that are there whole or not at all."""
 
-import contextlib
-import fcntl
 import os
 import socket
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from etils import epath
@@ -40,29 +37,3 @@ def remove_unfinished(directory: epath.Path) -> None:
   """Removes what killed programs left half written."""
   for path in directory.glob(f'*{_UNFINISHED}'):
     path.unlink()
-
-
-@contextlib.contextmanager
-def locked(path: epath.Path, log: Callable[[str], None]) -> Iterator[None]:
-  """Holds a lock file; waits while another program holds it.
-
-  The system takes the lock from a program that ends, however it ends, so a
-  file that is left behind holds nobody up. Object stores have no locks: there
-  the caller makes sure that one program prepares at a time.
-  """
-  if not is_local(path):
-    yield
-    return
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with open(path, 'a+') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      file.seek(0)
-      log(f'Waiting for {file.read().strip()}, which holds {path}')
-      fcntl.flock(file, fcntl.LOCK_EX)
-    file.seek(0)
-    file.truncate()
-    file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-    file.flush()
-    yield

@@ -15,7 +15,7 @@ from etils import epath
 
 from input_pipeline import chunks, durable, packing
 from input_pipeline.bpe_dropout import DroppedMerges, load_dropped_merges
-from input_pipeline.store import ShardManifest, SourceManifest
+from input_pipeline.store_manifest import ShardManifest, SourceManifest
 from input_pipeline.tokenizer import Tokenizer, load_tokenizer
 
 # About 256 MB of text or 64 M tokens, which are packed together in memory.
@@ -175,6 +175,8 @@ def _pack(task: PackTask, counts: epath.Path, finished: epath.Path) -> None:
       'sha256': hashlib.sha256(rows_NR.data).hexdigest(),
       'pieces_sha256': hashlib.sha256(pieces).hexdigest(),
       'documents_sha256': hashlib.sha256(lines).hexdigest(),
+      'pieces_bytes': len(pieces),
+      'documents_bytes': len(lines),
     }
   durable.write(counts, chunks.npy(targets_V))
   result = {

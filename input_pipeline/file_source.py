@@ -20,6 +20,7 @@ from input_pipeline.documents import (
   Documents,
   Unreadable,
 )
+from input_pipeline.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def read_text(config: DataConfig, file: File) -> Documents:
   except UnicodeDecodeError as error:
     yield Unreadable(f'{file.path}: {_not_utf8(error)}')
   except OSError as error:
-    raise ValueError(f'{file.path} cannot be read: {error}') from error
+    raise DataError(f'{file.path} cannot be read: {error}') from error
   else:
     yield Document(file.name, text, _folder(file))
 
@@ -115,16 +116,19 @@ def numbered_lines(file: File) -> Iterator[tuple[int, bytes]]:
   """Lines that are not blank, of a file that may be compressed, from 1 on.
 
   Raises:
-    ValueError: when the file breaks off.
+    DataError: when the file breaks off, or is empty: what was cut at its
+      beginning looks so.
   """
   path, number = file.path, 0
   try:
+    if not path.stat().length:
+      raise EOFError('it has no bytes')
     with path.open('rb') as raw:
       for number, line in enumerate(_decompress(raw, path.suffix), 1):
         if line.strip():
           yield number, line
   except (EOFError, OSError, zlib.error, _zstd_error()) as error:
-    raise ValueError(
+    raise DataError(
       f'{path} cannot be read after line {number}: {error}; is it complete?'
     ) from error
 
@@ -191,7 +195,7 @@ def read_parquet(config: DataConfig, file: File) -> Documents:
           f'{file.path}:{row}',
         )
   except (pyarrow.ArrowException, OSError) as error:
-    raise ValueError(
+    raise DataError(
       f'{file.path} cannot be read after row {row}: {error}; is it complete?'
     ) from error
 
@@ -202,7 +206,8 @@ def _parquet_records(
   import pyarrow
   from pyarrow import parquet
 
-  table = parquet.ParquetFile(raw)
+  # Pages have checksums if the writer was asked for them.
+  table = parquet.ParquetFile(raw, page_checksum_verification=True)
   schema = table.schema_arrow
   fields = {
     'text_field': config.text_field,

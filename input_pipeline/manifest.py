@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from input_pipeline import store, tfds_source
+from input_pipeline import store_manifest, tfds_source
 from input_pipeline.config import DataConfig
 from input_pipeline.curate import Curated
 from input_pipeline.curation.config import PROFILES
@@ -67,7 +67,7 @@ def _digest(options: Any) -> str:
 def _options(config: DataConfig) -> dict[str, Any]:
   """The options that change the bytes of the store."""
   options: dict[str, Any] = {
-    'format_version': store.FORMAT_VERSION,
+    'format_version': store_manifest.FORMAT_VERSION,
     'source': config.source,
     'on_bad_document': config.on_bad_document,
     'sequence_length': config.sequence_length,
@@ -112,7 +112,7 @@ def make_manifest(
   curated: Curated,
   vocabulary: Tokenizer,
   packed: dict[str, list[Packed]],
-) -> store.Manifest:
+) -> store_manifest.Manifest:
   """Says what a store holds, of its finished shards."""
   splits = {
     name: _split_manifest(
@@ -125,20 +125,13 @@ def make_manifest(
     for name, held in packed.items()
   }
   options = _options(config)
-  facts = {
-    'options': options,
-    'tokenizer': vocabulary.sha256,
-    'sources': {s: held.source_sha256 for s, held in splits.items()},
-    'rows': {s: [x.sha256 for x in h.shards] for s, h in splits.items()},
-  }
-  fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-  fields = dataclasses.fields(store.TokenizerManifest)
-  return store.Manifest(
-    format_version=store.FORMAT_VERSION,
-    fingerprint=fingerprint.hexdigest(),
+  fields = dataclasses.fields(store_manifest.TokenizerManifest)
+  return store_manifest.Manifest(
+    format_version=store_manifest.FORMAT_VERSION,
+    fingerprint=store_manifest.fingerprint(options, vocabulary.sha256, splits),
     sequence_length=config.sequence_length,
     options=options,
-    tokenizer=store.TokenizerManifest(
+    tokenizer=store_manifest.TokenizerManifest(
       **{field.name: getattr(vocabulary, field.name) for field in fields}
     ),
     splits=splits,
@@ -153,24 +146,24 @@ def _split_manifest(
   *,
   dropped: dict[str, int],
   source_sha256: str,
-) -> store.SplitManifest:
+) -> store_manifest.SplitManifest:
   counts_V = functools.reduce(np.add, (p.target_counts_V for p in packed))
   share_V = counts_V[counts_V > 0] / counts_V.sum()
   shards = tuple(p.shard for p in packed if p.shard is not None)
   sources = {
-    name: store.SourceManifest(
+    name: store_manifest.SourceManifest(
       **{
         field.name: sum(
           getattr(p.sources[name], field.name)
           for p in packed
           if name in p.sources
         )
-        for field in dataclasses.fields(store.SourceManifest)
+        for field in dataclasses.fields(store_manifest.SourceManifest)
       }
     )
     for name in sorted({name for p in packed for name in p.sources})
   }
-  return store.SplitManifest(
+  return store_manifest.SplitManifest(
     documents=sum(p.documents for p in packed),
     text_bytes=sum(held.text_bytes for held in sources.values()),
     tokens=sum(held.tokens for held in sources.values()),

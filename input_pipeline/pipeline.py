@@ -130,9 +130,14 @@ def _batches(
   """
   tf = tensorflow()
   named = specs if isinstance(specs, dict) else {'rows': specs}
+  failures: list[Exception] = []
 
   def read_all(step: np.ndarray) -> list[np.ndarray]:
-    batch = read(int(step))
+    try:
+      batch = read(int(step))
+    except Exception as error:
+      failures.append(error)
+      raise
     return [batch[name] for name in named] if named is specs else [batch]
 
   def batch_of_step(step):
@@ -157,4 +162,16 @@ def _batches(
   dataset = tf.data.Dataset.range(start, stop)
   dataset = dataset.map(batch_of_step, num_parallel_calls=1, deterministic=True)
   dataset = dataset.prefetch(prefetch).with_options(options)
-  return dataset.as_numpy_iterator()
+  return _with_cause(dataset.as_numpy_iterator(), failures)
+
+
+def _with_cause(
+  batches: Iterator[Any], failures: list[Exception]
+) -> Iterator[Any]:
+  """The batches; TensorFlow's word for a failure of ours becomes ours again."""
+  try:
+    yield from batches
+  except Exception as error:
+    if failures:
+      raise failures[0] from error
+    raise

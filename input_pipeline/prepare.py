@@ -14,6 +14,7 @@ from input_pipeline import (
   chunks,
   durable,
   encode,
+  lock,
   manifest,
   store,
   tokenizer,
@@ -79,8 +80,8 @@ def prepare_all(
   with contextlib.ExitStack() as locks:
     # Always in the same order, so that no two programs wait for each other.
     for directory in sorted(set(directories)):
-      lock = directory.parent / f'.{directory.name}.lock'
-      locks.enter_context(durable.locked(lock, log))
+      path = directory.parent / f'.{directory.name}.lock'
+      locks.enter_context(lock.locked(path, log))
     curated = {
       directory: _curated(config, directory, log)
       for config, directory in zip(configs, directories, strict=True)

@@ -13,9 +13,12 @@ from input_pipeline.chunks import SPLITS, Chunks
 from input_pipeline.config import DataConfig
 from input_pipeline.documents import Document, Unreadable
 from input_pipeline.engine import Engine
+from input_pipeline.errors import DataError
 from input_pipeline.progress import Progress
 
 _FINISHED = 'finished.json'
+# Unreadable documents that a message names.
+_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,8 +63,9 @@ def read(
   """Reads all documents of the sources into chunks.
 
   Raises:
-    ValueError: for an unreadable document if data.on_bad_document is 'error',
-      and for a broken file in any case.
+    DataError: for an unreadable document if data.on_bad_document is 'error',
+      for more than data.max_bad_fraction of them, and for a broken file in any
+      case.
   """
   finished = directory / _FINISHED
   if not finished.exists():
@@ -78,6 +82,7 @@ def read(
     for done in engine.map(read_part, tasks):
       progress.add(*done)
     progress.finish()
+    _check_bad(config, tasks)
     durable.write(finished, json.dumps(_summary(tasks)).encode())
   summary = json.loads(finished.read_text())
   return Read(
@@ -99,11 +104,13 @@ def read_part(task: ReadTask) -> tuple[int, int]:
     writer = writers[split]
     if isinstance(document, Unreadable):
       if task.config.on_bad_document == 'error':
-        raise ValueError(
+        raise DataError(
           f"{document.reason}; data.on_bad_document='skip' leaves such"
           ' documents out and counts them'
         )
       writer.dropped['unreadable'] += 1
+      if len(writer.unreadable) < _NAMED:
+        writer.unreadable.append(document.reason)
     elif not document.text or document.text.isspace():
       writer.dropped['empty'] += 1
     else:
@@ -128,6 +135,7 @@ class _Writer:
     self._sources: set[str] = set()
     self.dropped = collections.Counter({'unreadable': 0, 'empty': 0})
     self.documents = self.bytes = 0
+    self.unreadable: list[str] = []
 
   def add(self, document: Document) -> None:
     text = document.text.encode()
@@ -155,14 +163,37 @@ class _Writer:
       'dropped': dict(self.dropped),
       'sha256': self._hash.hexdigest(),
       'sources': sorted(self._sources),
+      'documents': self.documents,
+      'unreadable': self.unreadable,
     }
 
 
-def _summary(tasks: list[ReadTask]) -> dict[str, Any]:
-  parts = [
+def _check_bad(config: DataConfig, tasks: list[ReadTask]) -> None:
+  """Raises DataError where more was left out than may be."""
+  facts = [held for part in _parts(tasks) for held in part.values()]
+  bad = sum(held['dropped']['unreadable'] for held in facts)
+  total = sum(
+    held['documents'] + sum(held['dropped'].values()) for held in facts
+  )
+  if bad > config.max_bad_fraction * total:
+    reasons = [reason for held in facts for reason in held['unreadable']]
+    raise DataError(
+      f'{bad:,} of {total:,} documents cannot be read, more than'
+      f' data.max_bad_fraction={config.max_bad_fraction}: '
+      + '; '.join(reasons[:_NAMED])
+      + ('; ...' if bad > _NAMED else '')
+    )
+
+
+def _parts(tasks: list[ReadTask]) -> list[dict[str, Any]]:
+  return [
     json.loads((task.directory / f'part-{task.name}.json').read_text())
     for task in tasks
   ]
+
+
+def _summary(tasks: list[ReadTask]) -> dict[str, Any]:
+  parts = _parts(tasks)
   dropped: dict[str, collections.Counter] = {}
   for split in SPLITS:
     dropped[split] = collections.Counter({'unreadable': 0, 'empty': 0})

@@ -23,7 +23,8 @@ from input_pipeline import packing
 from input_pipeline.packing import DOCUMENT, LENGTH, OFFSET, ROW
 from input_pipeline.random_bits import Draws
 from input_pipeline.spans import copy_spans, ranges
-from input_pipeline.store import Piece, Rows, TokenizerManifest
+from input_pipeline.store import Piece, Rows
+from input_pipeline.store_manifest import TokenizerManifest
 
 
 def repack(

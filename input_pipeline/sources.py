@@ -69,7 +69,8 @@ def read_part(
   """Yields ('train' or 'validation', document) for all of a part.
 
   Raises:
-    ValueError: when a file is broken, or the text field does not exist.
+    DataError: when a file is broken.
+    ValueError: when the text field does not exist.
   """
   for document in SOURCES[config.source].read(config, part):
     split = part.split

@@ -13,128 +13,27 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import sys
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
 
-from input_pipeline import durable, packing
+from input_pipeline import durable, packing, store_manifest, workers
+from input_pipeline.errors import DataError
+from input_pipeline.store_manifest import Manifest, ShardManifest
 from input_pipeline.tokenizer import token_dtype
 
-FORMAT_VERSION = 2
 MANIFEST = 'manifest.json'
 TOKENIZER = 'tokenizer.json'
 _REMOTE_READS = 32
+_BLOCK_BYTES = 1 << 20
 
 
 def copy_name(copy: int) -> str:
   """Name of the rows of the n-th copy of training, encoded with dropout."""
   return f'train-copy-{copy}'
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShardManifest:
-  """One shard of a split; sizes in bytes, of the three files in turn."""
-
-  name: str
-  rows: int
-  bytes: int
-  sha256: str
-  pieces_sha256: str
-  documents_sha256: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SourceManifest:
-  """What a source has in a split: kept documents, UTF-8 bytes and tokens."""
-
-  documents: int
-  text_bytes: int
-  tokens: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SplitManifest:
-  """What a split holds.
-
-  Attributes:
-    documents: kept documents.
-    text_bytes: their UTF-8 bytes.
-    tokens: their tokens, special tokens not counted.
-    rows: rows of sequence_length + 1 tokens.
-    padding_tokens: places of the rows that hold nothing.
-    target_tokens: tokens that the model is asked to predict: every token of
-      the documents, and the end of each.
-    dropped: documents left out, by reason: 'unreadable', 'empty', 'duplicate'
-      (the text stood before, or stands in validation), and the other rules of
-      curation, those on single documents as '<stage>/<rule>'.
-    unigram_entropy: of the predicted tokens, in nats; the loss of a model that
-      knows the frequencies only.
-    source_sha256: of the ids and texts read.
-    sources: what each source has in it.
-    shards: in the order of their rows.
-  """
-
-  documents: int
-  text_bytes: int
-  tokens: int
-  rows: int
-  padding_tokens: int
-  target_tokens: int
-  dropped: dict[str, int]
-  unigram_entropy: float
-  source_sha256: str
-  sources: dict[str, SourceManifest]
-  shards: tuple[ShardManifest, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenizerManifest:
-  """The tokenizer of the store, whose tokenizer.json lies beside.
-
-  `special_tokens` are those beside the four that structure a row; a store that
-  was prepared before they could be reserved has none.
-  """
-
-  kind: str
-  encoder: str
-  vocab_size: int
-  sha256: str
-  pad_id: int
-  bos_id: int
-  continue_id: int
-  eos_id: int
-  special_tokens: dict[str, int] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Manifest:
-  """What a store holds and where it comes from.
-
-  Attributes:
-    format_version: of the store's files.
-    fingerprint: hex; equal where options, sources, tokenizer and rows are.
-    sequence_length: R - 1.
-    options: the options that change the bytes.
-    tokenizer: of the store.
-    splits: 'train' and 'validation'.
-    versions: of python, numpy, tiktoken and tokenizers that prepared it.
-    licence: of the text, where the source states one.
-  """
-
-  format_version: int
-  fingerprint: str
-  sequence_length: int
-  options: dict[str, Any]
-  tokenizer: TokenizerManifest
-  splits: dict[str, SplitManifest]
-  versions: dict[str, str]
-  licence: str | None
-
-  def to_json(self) -> bytes:
-    """The text of manifest.json."""
-    return (json.dumps(dataclasses.asdict(self), indent=2) + '\n').encode()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,6 +82,9 @@ class Origin:
 class Rows:
   """Rows of a split, read by index; made by `Store.rows`.
 
+  What cannot be right raises a DataError: a file that is shorter than it was
+  when the store was opened, a token beyond the vocabulary.
+
   Attributes:
     row_length: R, tokens of a row.
     dtype: of the tokens.
@@ -194,10 +96,11 @@ class Rows:
     directory: epath.Path,
     shards: tuple[ShardManifest, ...],
     row_length: int,
-    dtype: np.dtype,
+    vocab_size: int,
   ) -> None:
     self.row_length = row_length
-    self.dtype = dtype
+    self.dtype = token_dtype(vocab_size)
+    self._vocab_size = vocab_size
     self._directory = directory
     self._shards = shards
     self._ends = np.cumsum([shard.rows for shard in shards])
@@ -251,15 +154,24 @@ class Rows:
   def table(self, shard: int) -> np.ndarray:
     """What stands where in a shard: int64 [P, 4], columns of packing.py."""
     if shard not in self._tables:
-      data = self._path(shard, 'pieces.npy').read_bytes()
-      self._tables[shard] = np.load(io.BytesIO(data)).astype(np.int64)
+      data = self._read_whole(
+        shard, 'pieces.npy', self._shards[shard].pieces_sha256
+      )
+      try:
+        table_P4 = np.load(io.BytesIO(data), allow_pickle=False)
+      except (ValueError, EOFError) as error:
+        path = self._path(shard, 'pieces.npy')
+        raise DataError(f'{path} is no table of pieces: {error}') from error
+      self._tables[shard] = table_P4.astype(np.int64)
     return self._tables[shard]
 
   def origin(self, shard: int) -> Origin:
     """Which documents a shard holds."""
     if shard not in self._origins:
-      lines = self._path(shard, 'documents.jsonl').read_text().splitlines()
-      documents = [json.loads(line) for line in lines]
+      data = self._read_whole(
+        shard, 'documents.jsonl', self._shards[shard].documents_sha256
+      )
+      documents = [json.loads(line) for line in data.splitlines()]
       self._origins[shard] = Origin(
         ids=[document['id'] for document in documents],
         # Sources are few: each name is kept once.
@@ -276,10 +188,30 @@ class Rows:
   def _path(self, shard: int, ending: str) -> epath.Path:
     return self._directory / f'{self._shards[shard].name}.{ending}'
 
+  def _read_whole(self, shard: int, ending: str, sha256: str) -> bytes:
+    """A file that was prepared as it is, to the last bit."""
+    path = self._path(shard, ending)
+    data = _read(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+      raise _differs(path)
+    return data
+
   def _read_shard(self, shard: int, local_N: np.ndarray) -> np.ndarray:
+    rows_NR = self._read_rows(shard, local_N)
+    if rows_NR.size and (found := int(rows_NR.max())) >= self._vocab_size:
+      raise DataError(
+        f'{self._path(shard, "rows")} holds token {found}, and the vocabulary'
+        f' ends at {self._vocab_size - 1}: it is damaged; remove'
+        f' {self._directory} and prepare anew'
+      )
+    return rows_NR
+
+  def _read_rows(self, shard: int, local_N: np.ndarray) -> np.ndarray:
     path = self._path(shard, 'rows')
     if durable.is_local(path):
       if shard not in self._maps:
+        # It may have been cut since the store was opened.
+        _check_size(path, self._shards[shard].bytes)
         self._maps[shard] = np.memmap(path, self.dtype, 'r').reshape(
           -1, self.row_length
         )
@@ -292,6 +224,9 @@ class Rows:
         return file.read(size)
 
     data = b''.join(self._readers.map(read, local_N.tolist()))
+    if len(data) != len(local_N) * size:
+      _check_size(path, self._shards[shard].bytes)
+      raise DataError(f'{path} gave {len(data)} bytes of {len(local_N)} rows')
     return np.frombuffer(data, self.dtype).reshape(-1, self.row_length)
 
   def _pieces_of_row(self, shard: int, row: int) -> list[Piece]:
@@ -313,7 +248,7 @@ class Store:
       directory=self.directory,
       shards=self.manifest.splits[split].shards,
       row_length=self.manifest.sequence_length + 1,
-      dtype=token_dtype(self.manifest.tokenizer.vocab_size),
+      vocab_size=self.manifest.tokenizer.vocab_size,
     )
 
   def training_copies(self) -> list[Rows]:
@@ -323,33 +258,64 @@ class Store:
       names.append(name)
     return [self.rows(name) for name in names]
 
-  def verify(self) -> None:
+  def verify(self) -> int:
     """Reads every file and compares its hash with the manifest.
 
+    Returns:
+      Bytes read.
+
     Raises:
-      ValueError: names the first file that differs.
+      DataError: names the first file that differs.
     """
-    expected = {TOKENIZER: self.manifest.tokenizer.sha256}
+    files = {TOKENIZER: self.manifest.tokenizer.sha256}
+    for shard in self._shards():
+      files[f'{shard.name}.rows'] = shard.sha256
+      files[f'{shard.name}.pieces.npy'] = shard.pieces_sha256
+      files[f'{shard.name}.documents.jsonl'] = shard.documents_sha256
+
+    def check(name: str) -> int:
+      path, found, size = self.directory / name, hashlib.sha256(), 0
+      for block in _blocks(path):
+        found.update(block)
+        size += len(block)
+      if found.hexdigest() != files[name]:
+        raise _differs(path)
+      return size
+
+    with concurrent.futures.ThreadPoolExecutor(workers.cores()) as pool:
+      return sum(pool.map(check, files))
+
+  def check_sizes(self) -> None:
+    """Compares the sizes of all files with the manifest.
+
+    Raises:
+      DataError: a file is missing, has another size, or lies elsewhere.
+    """
+    sizes: dict[str, int | None] = {}
+    for shard in self._shards():
+      sizes[f'{shard.name}.rows'] = shard.bytes
+      sizes[f'{shard.name}.pieces.npy'] = shard.pieces_bytes
+      sizes[f'{shard.name}.documents.jsonl'] = shard.documents_bytes
+
+    def check(name: str) -> None:
+      _check_size(self.directory / name, sizes[name])
+
+    # In a bucket each is a request.
+    with concurrent.futures.ThreadPoolExecutor(_REMOTE_READS) as pool:
+      list(pool.map(check, sizes))
+
+  def _shards(self) -> Iterator[ShardManifest]:
     for split in self.manifest.splits.values():
-      for shard in split.shards:
-        expected[f'{shard.name}.rows'] = shard.sha256
-        expected[f'{shard.name}.pieces.npy'] = shard.pieces_sha256
-        expected[f'{shard.name}.documents.jsonl'] = shard.documents_sha256
-    for name, sha256 in expected.items():
-      path = self.directory / name
-      if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise ValueError(
-          f'{path} is not what was prepared: its sha256 differs from the'
-          f' manifest; remove {self.directory} and prepare anew'
-        )
+      yield from split.shards
 
 
 def open_store(directory: epath.PathLike) -> Store:
   """Opens a prepared store and checks that its files are all there.
 
   Raises:
-    ValueError: when the store is incomplete, of another format, or a file has
-      another size than the manifest says.
+    ValueError: the store is incomplete, or of another format.
+    DataError: the manifest or the tokenizer is damaged, or a file is missing
+      or has another size than the manifest says.
   """
   directory = epath.Path(directory)
   path = directory / MANIFEST
@@ -358,36 +324,53 @@ def open_store(directory: epath.PathLike) -> Store:
       f'{directory} is no complete store, as {MANIFEST} is missing; prepare it'
       ' (the prepare command) or correct data.directory'
     )
-  manifest = _manifest(json.loads(path.read_text()), path)
-  store = Store(directory=directory, manifest=manifest)
-  for split in manifest.splits.values():
-    for shard in split.shards:
-      _check_size(directory / f'{shard.name}.rows', shard.bytes)
+  store = Store(
+    directory=directory, manifest=store_manifest.parse(_read(path), path)
+  )
+  tokenizer = _read(directory / TOKENIZER)
+  if hashlib.sha256(tokenizer).hexdigest() != store.manifest.tokenizer.sha256:
+    raise _differs(directory / TOKENIZER)
+  store.check_sizes()
   return store
 
 
-def _manifest(fields: dict[str, Any], path: epath.Path) -> Manifest:
-  if (version := fields['format_version']) != FORMAT_VERSION:
-    raise ValueError(
-      f'{path} is of format {version}, this program reads {FORMAT_VERSION};'
-      ' remove its directory and prepare anew'
-    )
-  fields['tokenizer'] = TokenizerManifest(**fields['tokenizer'])
-  for split in fields['splits'].values():
-    split['sources'] = {
-      name: SourceManifest(**held) for name, held in split['sources'].items()
-    }
-    split['shards'] = tuple(ShardManifest(**s) for s in split['shards'])
-  fields['splits'] = {
-    name: SplitManifest(**split) for name, split in fields['splits'].items()
-  }
-  return Manifest(**fields)
+def _blocks(path: epath.Path) -> Iterator[bytes]:
+  _check_place(path)
+  try:
+    with path.open('rb') as file:
+      while block := file.read(_BLOCK_BYTES):
+        yield block
+  except OSError as error:
+    raise DataError(f'{path} cannot be read: {error}') from error
 
 
-def _check_size(path: epath.Path, expected: int) -> None:
+def _read(path: epath.Path) -> bytes:
+  return b''.join(_blocks(path))
+
+
+def _differs(path: epath.Path) -> DataError:
+  return DataError(
+    f'{path} is not what was prepared: its sha256 differs from the'
+    f' manifest; remove {path.parent} and prepare anew'
+  )
+
+
+def _check_size(path: epath.Path, expected: int | None) -> None:
+  _check_place(path)
   found = path.stat().length if path.exists() else None
-  if found != expected:
-    raise ValueError(
+  if found is None or expected not in (None, found):
+    raise DataError(
       f'{path} has {found} bytes, the manifest says {expected}; remove'
       f' {path.parent} and prepare anew'
+    )
+
+
+def _check_place(path: epath.Path) -> None:
+  """Refuses a file that is a link to somewhere else."""
+  if durable.is_local(path) and (
+    os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent)
+  ):
+    raise DataError(
+      f'{path} is a link to {os.path.realpath(path)}: files of a store lie in'
+      ' its directory; put the file there, or link the whole directory'
     )

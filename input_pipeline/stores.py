@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Callable
 
 from etils import epath
@@ -12,7 +13,8 @@ from input_pipeline.copies import CopiedRows
 from input_pipeline.manifest import store_directories
 from input_pipeline.prepare import prepare_all
 from input_pipeline.repack import RepackedRows
-from input_pipeline.store import Manifest, Rows, Store, open_store
+from input_pipeline.store import Rows, Store, open_store
+from input_pipeline.store_manifest import Manifest
 from input_pipeline.stream import Stream
 from input_pipeline.weights import Schedule
 
@@ -80,19 +82,31 @@ class Stores:
 
 
 def prepare_stores(
-  data: TrainingData, *, log: Callable[[str], None]
+  data: TrainingData, *, log: Callable[[str], None], check: bool = False
 ) -> list[epath.Path]:
   """Makes the stores that are missing.
 
   Args:
     data: what to prepare.
     log: gets a line of progress now and then.
+    check: compare every file of every store with its checksum.
 
   Returns:
     The directories of the stores, in the order of the datasets.
+
+  Raises:
+    DataError: with `check`, where a file is not as it was prepared.
   """
   configs = [part.data for part in data.parts]
-  return prepare_all(configs, data.tokenizer_shares, log=log)
+  directories = prepare_all(configs, data.tokenizer_shares, log=log)
+  for directory in directories if check else ():
+    begin = time.monotonic()
+    size, seconds = open_store(directory).verify(), time.monotonic() - begin
+    log(
+      f'Checked {directory}: {size / 1e9:.2f} GB are as prepared'
+      f' ({size / 1e9 / seconds:.2f} GB/s)'
+    )
+  return directories
 
 
 def open_stores(data: TrainingData) -> Stores:
@@ -100,6 +114,7 @@ def open_stores(data: TrainingData) -> Stores:
 
   Raises:
     ValueError: one is missing or incomplete, or their tokenizers differ.
+    DataError: one is damaged.
   """
   directories = store_directories(
     [part.data for part in data.parts], data.tokenizer_shares

@@ -8,8 +8,10 @@ from typing import Any
 
 from etils import epath
 
-from input_pipeline import durable
+from input_pipeline import lock
 from input_pipeline.config import DataConfig
+from input_pipeline.errors import DataError
+from input_pipeline.tfds_damage import damaged_files
 
 # `stdlib_text` is the text of this interpreter.
 INTERPRETER = (
@@ -65,13 +67,35 @@ def examples(
   """Yields (id, example) of a range of a split, in its stored order.
 
   The id is the example's own, where it has one, else '<split>/<number>'.
+
+  Raises:
+    DataError: a file is damaged, or holds fewer examples than it should.
   """
   builder = _prepared(config)
-  for number, example in enumerate(_read(builder, split, start, stop), start):
-    identifier = f'{split}/{number}'
-    if 'id' in example:
-      identifier = text(example['id'])
-    yield identifier, example
+  number = start
+  try:
+    source = _read(builder, split, start, stop)
+    while (example := next(source, None)) is not None:
+      identifier = f'{split}/{number}'
+      if 'id' in example:
+        identifier = text(example['id'])
+      yield identifier, example
+      number += 1
+    if number != stop:
+      raise EOFError(f'{number - start} of {stop - start} examples are there')
+  except Exception as error:  # whatever TFDS and its readers raise
+    raise _damaged(builder, split, error) from error
+
+
+def _damaged(builder: Any, split: str, error: Exception) -> DataError:
+  said = damaged_files(builder, split) or [
+    f'{builder.data_dir}: {str(error).partition(chr(10))[0]}'
+  ]
+  return DataError(
+    f'{builder.name}, {split}: {said[0]}'
+    + (f', and {len(said) - 1} more files' if said[1:] else '')
+    + '; remove the directory and build or copy it anew'
+  )
 
 
 def _prepared(config: DataConfig) -> Any:
@@ -90,8 +114,8 @@ def _prepared(config: DataConfig) -> Any:
     ) from error
   if builder.is_prepared():
     return builder
-  lock = epath.Path(directory) / f'.{builder.name}.lock'
-  with durable.locked(lock, log=lambda line: None):
+  path = epath.Path(directory) / f'.{builder.name}.lock'
+  with lock.locked(path, log=lambda line: None):
     builder = tfds.builder(
       config.name, data_dir=directory, file_format='array_record'
     )
@@ -125,5 +149,5 @@ def _read(
 
 
 def text(value: bytes | str) -> str:
-  """A text feature as a string."""
-  return value.decode() if isinstance(value, bytes) else value
+  """The name of an example or a source as a string."""
+  return value.decode(errors='replace') if isinstance(value, bytes) else value

@@ -19,7 +19,9 @@ import tokenizers
 from etils import epath
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from input_pipeline.config import SPECIAL_TOKENS
+from input_pipeline.config import MAX_VOCAB_SIZE, SPECIAL_TOKENS
+from input_pipeline.errors import DataError
+from input_pipeline.guarded import damage_of
 
 # How GPT-2 cuts text before merging: what the byte-level pre-tokenizer does
 # without a pattern of its own.
@@ -91,13 +93,15 @@ class Tokenizer:
     Returns:
       [N] uint16 or uint32.
     """
-    return np.array(self._encode(text), self.dtype)
+    with damage_of('The tokenizer cannot encode a text'):
+      return np.array(self._encode(text), self.dtype)
 
   def decode(self, ids: Sequence[int] | np.ndarray) -> str:
     """Text of ids, special tokens left out, broken UTF-8 replaced."""
-    return self._reference.decode(
-      [int(i) for i in ids], skip_special_tokens=True
-    )
+    with damage_of('The tokenizer cannot decode ids'):
+      return self._reference.decode(
+        [int(i) for i in ids], skip_special_tokens=True
+      )
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -120,38 +124,39 @@ def load_tokenizer(
     sample: texts to compare.
 
   Raises:
-    ValueError: when the file is no tokenizer, or lacks the special tokens.
+    DataError: when the file is no tokenizer, or lacks the special tokens.
   """
   path = epath.Path(path)
   data = path.read_bytes()
-  reference = _parse(data, path)
-  description = json.loads(data)
-  vocabulary = reference.get_vocab(with_added_tokens=True)
-  if missing := [t for t in SPECIAL_TOKENS if t not in vocabulary]:
-    raise ValueError(
-      f'{path} lacks the special tokens {", ".join(missing)}; load the'
-      ' tokenizer.json of a prepared store, which has them'
+  with damage_of(f'{path} is no tokenizer.json'):
+    reference = _parse(data)
+    description = json.loads(data)
+    vocabulary = reference.get_vocab(with_added_tokens=True)
+    if missing := [t for t in SPECIAL_TOKENS if t not in vocabulary]:
+      raise DataError(
+        f'{path} lacks the special tokens {", ".join(missing)}; load the'
+        ' tokenizer.json of a prepared store, which has them'
+      )
+    encode = _encoders(description, reference)
+    if encoder is None:
+      encoder = _choose(encode, sample)
+    return Tokenizer(
+      kind=_kind(description),
+      encoder=encoder,
+      vocab_size=max(vocabulary.values()) + 1,
+      pad_id=vocabulary['<|pad|>'],
+      bos_id=vocabulary['<|bos|>'],
+      continue_id=vocabulary['<|continue|>'],
+      eos_id=vocabulary['<|eos|>'],
+      special_tokens={
+        token['content']: token['id']
+        for token in description['added_tokens']
+        if token['special'] and token['content'] not in SPECIAL_TOKENS
+      },
+      sha256=hashlib.sha256(data).hexdigest(),
+      _encode=encode[encoder],
+      _reference=reference,
     )
-  encode = _encoders(description, reference)
-  if encoder is None:
-    encoder = _choose(encode, sample)
-  return Tokenizer(
-    kind=_kind(description),
-    encoder=encoder,
-    vocab_size=max(vocabulary.values()) + 1,
-    pad_id=vocabulary['<|pad|>'],
-    bos_id=vocabulary['<|bos|>'],
-    continue_id=vocabulary['<|continue|>'],
-    eos_id=vocabulary['<|eos|>'],
-    special_tokens={
-      token['content']: token['id']
-      for token in description['added_tokens']
-      if token['special'] and token['content'] not in SPECIAL_TOKENS
-    },
-    sha256=hashlib.sha256(data).hexdigest(),
-    _encode=encode[encoder],
-    _reference=reference,
-  )
 
 
 def train_bpe(
@@ -201,26 +206,26 @@ def with_special_tokens(
   if not path.exists():
     raise ValueError(f'data.tokenizer.path={path} does not exist')
   data = path.read_bytes()
-  given = _parse(data, path)
-  wanted = [*SPECIAL_TOKENS, *reserved]
-  missing = [t for t in wanted if given.token_to_id(t) is None]
-  if not missing:
-    return data
-  taken = set(given.get_vocab(with_added_tokens=True).values())
-  given.add_special_tokens(missing)
-  if any(given.token_to_id(token) in taken for token in missing):
-    raise ValueError(
-      f'{path} leaves ids unused, so appended special tokens would collide;'
-      f' add {", ".join(missing)} to it by hand'
-    )
-  return given.to_str(pretty=True).encode()
+  with damage_of(f'{path} is no tokenizer.json'):
+    given = _parse(data)
+    wanted = [*SPECIAL_TOKENS, *reserved]
+    missing = [t for t in wanted if given.token_to_id(t) is None]
+    if not missing:
+      return data
+    taken = set(given.get_vocab(with_added_tokens=True).values())
+    given.add_special_tokens(missing)
+    if any(given.token_to_id(token) in taken for token in missing):
+      raise DataError(
+        f'{path} leaves ids unused, so appended special tokens would collide;'
+        f' add {", ".join(missing)} to it by hand'
+      )
+    return given.to_str(pretty=True).encode()
 
 
-def _parse(data: bytes, path: epath.Path) -> tokenizers.Tokenizer:
-  try:
-    parsed = tokenizers.Tokenizer.from_str(data.decode())
-  except Exception as error:  # the library raises nothing narrower
-    raise ValueError(f'{path} is no tokenizer.json: {error}') from error
+def _parse(data: bytes) -> tokenizers.Tokenizer:
+  parsed = tokenizers.Tokenizer.from_str(data.decode())
+  if max(parsed.get_vocab().values()) >= MAX_VOCAB_SIZE:
+    raise ValueError(f'an id is not below {MAX_VOCAB_SIZE}')
   parsed.no_padding()
   parsed.no_truncation()
   parsed.encode_special_tokens = True

@@ -13,6 +13,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
+from input_pipeline.errors import DataError
+
 _ROOM = pathlib.Path(__file__).parent
 
 
@@ -33,6 +35,7 @@ class _UserError:
   """A ValueError of ours, whose message is all that a user needs."""
 
   message: str
+  kind: type[ValueError]
 
 
 def run(
@@ -92,14 +95,15 @@ def guarded(function: Callable[[Task], Result], task: Task) -> Any:
   except ValueError as error:
     frames = traceback.extract_tb(error.__traceback__)
     if pathlib.Path(frames[-1].filename).is_relative_to(_ROOM):
-      return _UserError(str(error))
+      kind = DataError if isinstance(error, DataError) else ValueError
+      return _UserError(str(error), kind)
     raise
 
 
 def unguarded(result: Any) -> Any:
   """The result of `guarded`, or the error that it stands for."""
   if isinstance(result, _UserError):
-    raise ValueError(result.message)
+    raise result.kind(result.message)
   return result
 
 

@@ -12,8 +12,6 @@ cd "$(dirname "$0")/.."
 
 # Seconds that a stopped run has to save.
 GRACE_SECONDS=${GRACE_SECONDS:-300}
-# Brings a Python to machines whose own is too old.
-UV='uv==0.13.9'
 # Numbers of the processes, exit status, log; they outlive a new copy of the code.
 notes=$HOME/.meshwork
 mkdir -p "$notes"
@@ -22,7 +20,7 @@ setup() {
   PYTHON=$(command -v python3.11 || command -v python3.12 ||
     command -v python3.13 || true)
   if [ -z "$PYTHON" ]; then
-    python3 -m pip install --user --quiet "$UV"
+    python3 -m pip install --user --quiet --require-hashes -r requirements/uv.txt
     python3 -m uv python install 3.11
     PYTHON=$(python3 -m uv python find 3.11)
   fi

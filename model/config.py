@@ -50,22 +50,19 @@ class MoeConfig:
       'num_experts', 'num_shared_experts', 'balance_loss', 'router_z_loss',
       'balance_rate',
     ):  # fmt: skip
-      if getattr(self, name) < 0:
+      if not getattr(self, name) >= 0:
         raise ValueError(
           f'model.moe.{name} is {getattr(self, name)}; it must be 0 or more.'
         )
+    for name in ('experts_per_token', 'expert_dim', 'weight_scale'):
+      _check_positive(f'model.moe.{name}', getattr(self, name))
     if not self.num_experts:
       return
-    if not 1 <= self.experts_per_token <= self.num_experts:
+    if self.experts_per_token > self.num_experts:
       raise ValueError(
         f'model.moe.experts_per_token = {self.experts_per_token}; it must be '
         f'from 1 to model.moe.num_experts = {self.num_experts}.'
       )
-    for name in ('expert_dim', 'weight_scale'):
-      if not getattr(self, name) > 0:
-        raise ValueError(
-          f'model.moe.{name} is {getattr(self, name)}; it must be above 0.'
-        )
     if self.score not in SCORES:
       raise ValueError(
         f'model.moe.score is {self.score!r}; choose one of {SCORES}.'
@@ -133,10 +130,8 @@ class ModelConfig:
       'attention_softcap', 'logits_softcap', 'rope_theta', 'norm_epsilon',
       'init_std', 'splash_block_q', 'splash_block_kv', 'microbatches',
     ):  # fmt: skip
-      value = getattr(self, name)
-      if value is not None and not value > 0:
-        field = name if name == 'microbatches' else f'model.{name}'
-        raise ValueError(f'{field} is {value}; it must be above 0.')
+      field = name if name == 'microbatches' else f'model.{name}'
+      _check_positive(field, getattr(self, name))
     for name in ('embedding', 'attention', 'residual', 'mlp'):
       rate = getattr(self, f'{name}_dropout')
       if not 0 <= rate < 1:
@@ -233,6 +228,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
         f'model.num_heads = {fields["num_heads"]}: set model.head_dim.'
       )
     fields['head_dim'] = fields['embed_dim'] // fields['num_heads']
+  _check_positive('model.mlp_dim', fields['mlp_dim'])
   moe = dict(fields['moe'])
   if moe['expert_dim'] is None:
     moe['expert_dim'] = fields['mlp_dim']
@@ -251,3 +247,8 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     axis_rules=rules,
     microbatches=config['microbatches'],
   )
+
+
+def _check_positive(field: str, value: float | None) -> None:
+  if value is not None and not value > 0:
+    raise ValueError(f'{field} is {value}; it must be above 0.')

@@ -34,6 +34,7 @@ def text_config(tmp_path: Path, **changes) -> DataConfig:
     source_field=None,
     licence_field=None,
     on_bad_document='error',
+    max_bad_fraction=1.0,
     tokenizer=TokenizerConfig(
       kind='bytes', vocab_size=300, train_bytes=10_000, path=None
     ),

@@ -1,5 +1,6 @@
 """A small run of main.py, as a user would start it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 from train.exits import START_AGAIN
 
@@ -87,6 +89,24 @@ def run(
   return done
 
 
+@contextlib.contextmanager
+def started(
+  arguments: list[str], workdir: pathlib.Path, step: int, devices: int = 1
+) -> Iterator[subprocess.Popen]:
+  """Starts a command, and yields once it has recorded a step or has ended."""
+  with subprocess.Popen(
+    arguments,
+    cwd=workdir.parent,
+    env=environment(devices),
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+  ) as process:
+    while process.poll() is None and last_step(workdir) < step:
+      time.sleep(0.002)
+    yield process
+
+
 def run_until(
   arguments: list[str],
   workdir: pathlib.Path,
@@ -99,16 +119,7 @@ def run_until(
   Returns:
     The exit status; negative where the signal ended the process.
   """
-  with subprocess.Popen(
-    arguments,
-    cwd=workdir.parent,
-    env=environment(devices),
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    text=True,
-  ) as process:
-    while process.poll() is None and last_step(workdir) < step:
-      time.sleep(0.002)
+  with started(arguments, workdir, step, devices) as process:
     process.send_signal(signum)
     errors = process.communicate(timeout=120)[1]
   assert last_step(workdir) >= step, errors

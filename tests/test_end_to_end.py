@@ -7,8 +7,10 @@ import signal
 
 import pytest
 import runs
+from test_security import bombs, spoil
 
-from train.exits import START_AGAIN
+from train.exits import CHECKPOINT_ERROR, DATA_ERROR, START_AGAIN, USAGE_ERROR
+from train.redact import REDACTED
 
 
 @pytest.fixture(scope='module')
@@ -53,6 +55,45 @@ def test_a_signal_saves_the_step_and_loses_none(folder):
   assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
 
 
+def test_a_second_run_in_the_workdir_is_refused_and_harms_nothing(folder):
+  arguments = runs.command('train', folder, 'shared')
+  workdir = folder / 'shared'
+  with runs.started(arguments, workdir, 3) as first:
+    # Nothing it does can end it meanwhile.
+    first.send_signal(signal.SIGSTOP)
+    try:
+      done = runs.run(folder, arguments, code=USAGE_ERROR)
+    finally:
+      first.send_signal(signal.SIGCONT)
+    assert 'Another run is at work in shared' in done.stderr
+    assert f'process {first.pid} on ' in done.stderr
+    assert 'Traceback' not in done.stderr
+    errors = first.communicate(timeout=300)[1]
+  assert first.returncode == 0, errors
+  assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
+
+
+def test_damaged_data_ends_in_its_status_before_a_step(folder):
+  shutil.copytree(folder / 'data', folder / 'spoiled')
+  (rows,) = (folder / 'spoiled').rglob('train-*.rows')
+  data = bytearray(rows.read_bytes())
+  data[len(data) // 2] ^= 1
+  rows.write_bytes(data)
+  check = runs.command('prepare', folder, 'unused', '--check')
+  assert 'GB are as prepared' in runs.run(folder, check).stdout
+  spoiled = runs.command(
+    'prepare', folder, 'unused', '--check', data__directory='spoiled'
+  )
+  done = runs.run(folder, spoiled, code=DATA_ERROR)
+  assert f'{rows.name} is not what was prepared' in done.stderr
+  rows.write_bytes(data[:-2])
+  arguments = runs.command('train', folder, 'bad', data__directory='spoiled')
+  done = runs.run(folder, arguments, code=DATA_ERROR)
+  assert f'{rows.name} has {len(data) - 2} bytes' in done.stderr
+  assert 'Traceback' not in done.stderr
+  assert not (folder / 'bad' / 'metrics.jsonl').exists()
+
+
 def flip_a_bit(step):
   data = max(
     (step / 'state' / 'd').iterdir(), key=lambda path: path.stat().st_size
@@ -80,6 +121,37 @@ def test_checkpoints_are_listed_and_checked(folder):
   assert 'is damaged' in done.stdout.splitlines()[-1] or (
     'cannot be read' in done.stdout.splitlines()[-1]
   )
+
+
+def test_a_run_reads_no_program_and_tells_no_secret(folder):
+  secret = {'data__engine__options': "('--password=hunter2',)"}
+  arguments = runs.command('train', folder, 'guarded', **secret)
+  first = runs.run(folder, arguments)
+  workdir, canary = folder / 'guarded', folder / 'canary'
+  assert REDACTED in (workdir / 'run.json').read_text()
+  step = workdir / 'checkpoints' / str(runs.TINY['steps'])
+  for each in (workdir, step, step / 'state'):
+    spoil(each, canary)
+  for kind, bomb in bombs(canary).items():
+    (workdir / f'config.{kind}').write_bytes(bomb)
+    (step / f'state.{kind}').write_bytes(bomb)
+  # In the workdir, where Python might look for modules.
+  shutil.copytree(folder / 'data', workdir / 'data')
+  again = runs.run(workdir, [*arguments[:2], 'train', '--workdir=.'])
+  assert not canary.exists()
+  for output in (first, again):
+    assert 'hunter2' not in output.stdout + output.stderr
+  written = [path for path in workdir.rglob('*') if path.is_file()]
+  assert workdir / 'report.html' in written
+  assert not [path for path in written if b'hunter2' in path.read_bytes()]
+  assert REDACTED in (workdir / 'config.json').read_text()
+
+  # A program in place of an array is damage.
+  array = max((step / 'state' / 'd').iterdir(), key=lambda p: p.stat().st_size)
+  array.write_bytes(bombs(canary)['pickle'])
+  check = [*arguments[:2], 'checkpoints', '--workdir=guarded', '--check']
+  runs.run(folder, check, code=CHECKPOINT_ERROR)
+  assert not canary.exists()
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_nothing_else_changes(folder):

@@ -14,6 +14,7 @@ from input_pipeline import chunks, durable, selection
 from input_pipeline.config import TokenizerConfig
 from input_pipeline.curate import curate
 from input_pipeline.engine import LocalEngine
+from input_pipeline.errors import DataError
 from input_pipeline.manifest import store_directories, store_directory
 from input_pipeline.prepare import prepare, prepare_all
 from input_pipeline.progress import Progress
@@ -182,7 +183,15 @@ def test_bad_documents_stop_or_are_counted(tmp_path):
     ValueError, match=r"train\.jsonl:3: .*on_bad_document='skip'"
   ):
     prepared(jsonl_config(tmp_path))
-  store = prepared(jsonl_config(tmp_path, on_bad_document='skip'))
+  # Of five documents, two are bad.
+  skipping = jsonl_config(
+    tmp_path, on_bad_document='skip', max_bad_fraction=0.39
+  )
+  with pytest.raises(
+    DataError, match=r'2 of 5 documents .*train\.jsonl:3: .*jsonl:4: not JSON'
+  ):
+    prepared(skipping)
+  store = prepared(dataclasses.replace(skipping, max_bad_fraction=0.4))
   assert store.manifest.splits['train'].dropped['unreadable'] == 2
   assert store.manifest.splits['train'].documents == 2
 

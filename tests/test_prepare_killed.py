@@ -9,7 +9,7 @@ import pytest
 from data_configs import BPE, contents, prepared, text_config, write_corpus
 from processes import child
 
-from input_pipeline import durable
+from input_pipeline import lock
 from input_pipeline.manifest import store_directory
 from input_pipeline.store import open_store
 
@@ -90,8 +90,8 @@ def test_two_at_once_wait_for_one_another(tmp_path):
   write_corpus(tmp_path)
   config = text_config(tmp_path, tokenizer=BPE)
   directory = store_directory(config)
-  lock = directory.parent / f'.{directory.name}.lock'
-  with durable.locked(lock, print):
+  path = directory.parent / f'.{directory.name}.lock'
+  with lock.locked(path, print):
     process = child(KILLED, tmp_path, config.directory, 'never', '')
     line = process.stdout.readline()
     assert line.startswith(f'Waiting for process {os.getpid()} on ')

@@ -76,6 +76,9 @@ def test_what_fails_on_the_first_process_fails_on_all(pair):
   first, second = (found['failed'] for found in pair[0])
   assert first == 'no disk'
   assert second == 'Process 0 could not save; it says why.'
+  first, second = (found['locked'] for found in pair[0])
+  assert first.startswith(f'Another run is at work in {pair[1] / "two"}: ')
+  assert second.startswith(f'Process 0 could not take {pair[1] / "two"} for')
 
 
 # The whole program, by main.py. It stops early at step 40 of 120.

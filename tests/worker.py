@@ -24,6 +24,7 @@ from train.distributed import (
 )
 from train.early_stopping import NO_EVALUATION
 from train.evaluate import Split, evaluate
+from train.lock import alone_in
 from train.mesh import batch_sharding
 from train.state import abstract_state, init_state, state_shardings
 from train.step import compile_step, jit_eval_step, jit_train_step
@@ -153,6 +154,8 @@ def main(directory: str) -> None:
   found['differ'] = refused(check_same, {'rate': number, 'steps': STEPS})
   found['names'] = refused(check_same, {f'field {number}': 0})
   found['failed'] = refused(first_process_does, fail, 'save')
+  with alone_in(epath.Path(directory)):
+    found['locked'] = refused(alone_in(epath.Path(directory)).__enter__)
   print('found', json.dumps(found))
 
 

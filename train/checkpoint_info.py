@@ -54,6 +54,22 @@ class Restored:
 
 
 def info_of(saved: dict[str, Any]) -> Info:
-  """The info that `dataclasses.asdict` and JSON made a dict of."""
+  """The info that `dataclasses.asdict` and JSON made a dict of.
+
+  Raises:
+    TypeError: something in it is of another type.
+  """
   windows = tuple((first, count) for first, count in saved['left_out'])
-  return Info(**saved | {'best': Best(**saved['best']), 'left_out': windows})
+  info = Info(**saved | {'best': Best(**saved['best']), 'left_out': windows})
+  best = info.best
+  for name, values, kinds in (
+    ('config', [info.config], (dict,)),
+    ('data_fingerprint', [info.data_fingerprint], (str,)),
+    ('best.value', [best.value], (float, int, type(None))),
+    ('a step', [best.step, info.evaluated], (int, type(None))),
+    ('a count', [best.waited, info.rollbacks, *sum(windows, ())], (int,)),
+  ):
+    for value in values:
+      if type(value) not in kinds:
+        raise TypeError(f'{name} is {value!r:.40}')
+  return info

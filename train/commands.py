@@ -127,9 +127,13 @@ def continue_prompts(
   """Continues a batch of prompts.
 
   Raises:
-    ValueError: a prompt is too long for a model with learned positions.
+    ValueError: a prompt is not UTF-8, or is too long for a model with learned
+      positions.
   """
   config = recipe.config.model
+  for number, text in enumerate(prompts, start=1):
+    if any('\ud800' <= character <= '\udfff' for character in text):
+      raise ValueError(f'Prompt {number} is not UTF-8: {text!a:.60}')
   ids = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in prompts]
   longest = max(len(i) for i in ids)
   if (

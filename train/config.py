@@ -23,6 +23,9 @@ class LossConfig:
   z_loss: float
   chunk: int
 
+  def __post_init__(self):
+    _check_range('loss.z_loss', self.z_loss, 0, math.inf)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -60,9 +63,8 @@ class OptimizerConfig:
         _check_range(f'optimizer.{name}', value, 0, 1)
     _check_above_0('optimizer.clip_norm', self.clip_norm)
     decay = self.decay_steps if self.schedule == 'wsd' else 0
-    if min(self.warmup_steps, decay) < 0 or (
-      self.warmup_steps + decay > self.steps
-    ):
+    _check_range('optimizer.decay_steps', self.decay_steps, 0, math.inf)
+    if self.warmup_steps < 0 or (self.warmup_steps + decay > self.steps):
       raise ValueError(
         f'optimizer.warmup_steps = {self.warmup_steps}'
         + (f' + optimizer.decay_steps = {decay}' if decay else '')
@@ -169,6 +171,8 @@ class TrainConfig:
       'steps', 'batch_size', 'accumulation_steps', 'sequence_length',
     ):  # fmt: skip
       _check_positive(name, getattr(self, name))
+    # A key of JAX takes 32 bits, and reads a greater seed as a smaller one.
+    _check_range('seed', self.seed, 0, (1 << 32) - 1)
     for section in ('evaluation', 'checkpoint', 'log'):
       _check_positive(f'{section}.every', getattr(self, f'{section}_every'))
     _check_positive('checkpoint.keep_last', self.checkpoint_keep_last)

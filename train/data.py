@@ -8,6 +8,7 @@ import jax
 
 from train.distributed import check_same, first_process_does
 from train.evaluate import Split
+from train.exits import DATA_ERROR, exit_status
 from train.rows import Batch
 from train.setup import Setup
 
@@ -35,7 +36,7 @@ def prepared_stores(data: 'TrainingData') -> 'Stores':
   try:
     stores = open_stores(data)
   except ValueError as error:
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 or exit_status(error) == DATA_ERROR:
       raise
     raise ValueError(
       f'Process {jax.process_index()} does not see the dataset of process 0: '

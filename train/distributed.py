@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from train.cluster.bind import bind_address
 from train.cluster.find import Cluster, Given, find_cluster
 from train.cluster.tpu import metadata_attribute
 from train.peers import tell_cause
@@ -33,7 +34,7 @@ _WAIT_SECONDS = 14 * 24 * 3600
 # Processes that fail for the same reason do so at about the same time.
 _LEAVE_SECONDS = 5
 
-_LOOPBACK = re.compile(r'(localhost|127\.[\d.]+|\[::1\]):\d+')
+_BIND_ADDRESS = 'JAX_COORDINATOR_BIND_ADDRESS'
 _FAILED = 'failed'
 # What collectives and the coordinator say of a process that is gone.
 _GONE = re.compile(
@@ -73,6 +74,7 @@ def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
   address = cluster.coordinator_address
   with _said_if_slow(cluster):
     _wait_for_name(address.rpartition(':')[0].strip('[]'))
+    bound = os.environ.get(_BIND_ADDRESS) or bind_address(address)
     jax.distributed.initialize(
       coordinator_address=address,
       num_processes=cluster.num_processes,
@@ -80,16 +82,13 @@ def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
       local_device_ids=cluster.local_devices,
       cluster_detection_method='deactivate',
       initialization_timeout=_JOIN_SECONDS,
-      # By default it listens on all networks, and asks nobody who they are.
-      coordinator_bind_address=(
-        address if _LOOPBACK.fullmatch(address) else None
-      ),
+      coordinator_bind_address=bound or None,
     )
   sys.excepthook = _leave_after(sys.excepthook)
   if _first():
     print(
       f'Joined {cluster.num_processes} processes (by {cluster.launcher}); '
-      f'process 0 listens on {address}.',
+      f'process 0 listens on {bound or f"{address} and all other networks"}.',
       file=sys.stderr,
       flush=True,
     )

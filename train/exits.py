@@ -32,6 +32,12 @@ def interrupted_status(signum: int) -> int:
 
 def exit_status(error: BaseException) -> int | None:
   """The status of an error that a run ends with by design; None: no such."""
+  from input_pipeline.errors import DataError
+
+  if isinstance(error, DataError):
+    return DATA_ERROR
+  if isinstance(error, ValueError):
+    return USAGE_ERROR
   # Imported here: a typo on the command line should not wait for JAX.
   from train.bad_steps import BadNumbersError
   from train.checkpoint_info import DamagedError, SaveError

@@ -19,6 +19,7 @@ from train.data import epochs_by_name, prepared_stores, repeats
 from train.distributed import check_same, coordinator, wait_for_all
 from train.early_stopping import NO_EVALUATION
 from train.journal import Journal
+from train.lock import one_run_at_a_time
 from train.peers import peers_watched
 from train.platform_notice import google_preemption, platform_notice
 from train.profile import profiled
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 _LOST_SECONDS = 10.0
 
 
+@one_run_at_a_time
 def train(
   config: TrainConfig,
   data: 'TrainingData',

@@ -30,7 +30,7 @@ from train.step import (
 )
 
 if TYPE_CHECKING:
-  from input_pipeline.store import Manifest
+  from input_pipeline.store_manifest import Manifest
 
 # Fewer than one in five ticks of a pipeline is idle then.
 _MICROBATCHES_PER_STAGE = 4

@@ -13,6 +13,7 @@ import jax
 from etils import epath
 
 from train.checkpoint_info import Info
+from train.redact import redact_arguments, redact_text
 
 CONFIG_FILE = 'config.json'
 RUN_FILE = 'run.json'
@@ -34,6 +35,7 @@ _FREE_FIELDS = (
   'accumulation_steps',
   'microbatches',
   'data.directory',
+  'data.max_bad_fraction',
   'data.workers',
   'data.prefetch',
   'evaluation.batch_size',
@@ -93,14 +95,14 @@ def start_workdir(
   write_json(
     workdir / RUN_FILE,
     {
-      'command': sys.argv,
+      'command': redact_arguments(sys.argv),
       'commit': _commit(),
       'dataset': ', '.join(str(store) for store in stores),
       'devices': [d.device_kind for d in jax.devices()],
       'processes': jax.process_count(),
       'versions': package_versions(),
       'random_generator': jax.config.values['jax_default_prng_impl'],
-      'xla_flags': os.environ.get('XLA_FLAGS', ''),
+      'xla_flags': redact_text(os.environ.get('XLA_FLAGS', '')),
     },
   )
   (stores[0] / TOKENIZER_FILE).copy(workdir / TOKENIZER_FILE, overwrite=True)

@@ -12,7 +12,8 @@ import numpy as np
 from input_pipeline.augmentation.base import Augmentation
 from input_pipeline.augmentation.config import AugmentationConfig
 from input_pipeline.augmentation.draft import Batch, Draft, Vocabulary
-from input_pipeline.store import TOKENIZER, Store, TokenizerManifest
+from input_pipeline.store import TOKENIZER, Store
+from input_pipeline.store_manifest import TokenizerManifest
 from input_pipeline.tokenizer import load_tokenizer
 
 

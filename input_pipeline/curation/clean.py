@@ -5,13 +5,12 @@ Suffix: D documents of a batch.
 
 import dataclasses
 import functools
-import pickle
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 from etils import epath
 
-from input_pipeline import chunks, durable
+from input_pipeline import chunks, durable, named_arrays
 from input_pipeline.curation import contamination
 from input_pipeline.curation.columns import Columns
 from input_pipeline.curation.config import CurationConfig, Profile
@@ -91,12 +90,24 @@ def tally_path(directory: epath.Path, name: str) -> epath.Path:
 
 def save_evaluations(evaluations: Evaluations, path: epath.Path) -> None:
   """Writes them for the processes that clean."""
-  durable.write(path, pickle.dumps(evaluations))
+  names = list(evaluations.hashes)
+  facts = {
+    'names': names,
+    'ngram': evaluations.ngram,
+    'sizes': evaluations.sizes,
+    'texts': evaluations.texts,
+    'too_short': evaluations.too_short,
+  }
+  hashes = [evaluations.hashes[name] for name in names]
+  durable.write(path, named_arrays.pack(facts, hashes))
 
 
 @functools.lru_cache(maxsize=1)
 def _load_evaluations(path: epath.Path) -> Evaluations:
-  return pickle.loads(path.read_bytes())
+  facts, hashes = named_arrays.unpack(path.read_bytes())
+  names = facts.pop('names')
+  facts['sizes'] = tuple(facts['sizes'])
+  return Evaluations(hashes=dict(zip(names, hashes, strict=True)), **facts)
 
 
 def stages_of(

@@ -5,6 +5,7 @@ configs/curation.py explains every field.
 
 import dataclasses
 import math
+import types
 import typing
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from typing import Annotated, Any
 Fraction = Annotated[float, 0.0, 1.0]
 Amount = Annotated[float, 0.0, math.inf]
 Count = Annotated[int, 0, math.inf]
+
+_UNIONS = (types.UnionType, typing.Union)
 
 PROFILES = ('none', 'prose', 'code', 'docs')
 
@@ -139,7 +142,7 @@ class Profile:
   fineweb: FineWeb
   code_quality: CodeQuality
   privacy: Privacy
-  repeated_lines: int | None
+  repeated_lines: Count | None
   near_duplicates: bool
 
 
@@ -148,18 +151,18 @@ class QualityModel:
   """`quality_model`."""
 
   trusted_files: tuple[str, ...]
-  raw_documents: int
-  keep_fraction: float | None
-  keep_bytes: int | None
+  raw_documents: Count
+  keep_fraction: Amount | None
+  keep_bytes: Count | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
   """`near_duplicates`."""
 
-  similarity: float
-  ngram: int
-  permutations: int
+  similarity: Amount
+  ngram: Count
+  permutations: Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,7 +170,7 @@ class Contamination:
   """`contamination`."""
 
   evaluations: tuple[str, ...]
-  ngram: int
+  ngram: Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -240,14 +243,16 @@ def pairs(field: str, entries: tuple[str, ...]) -> dict[str, str]:
 
 
 def _build(cls: Any, fields: dict[str, Any], prefix: str) -> Any:
-  types = typing.get_type_hints(cls, include_extras=True)
-  if unknown := sorted(set(fields) - set(types)):
+  hints = typing.get_type_hints(cls, include_extras=True)
+  if unknown := sorted(set(fields) - set(hints)):
     raise ValueError(f'unknown field {prefix}.{unknown[0]}')
-  if missing := sorted(set(types) - set(fields)):
+  if missing := sorted(set(hints) - set(fields)):
     raise ValueError(f'missing field {prefix}.{missing[0]}')
   values = {}
-  for name, kind in types.items():
+  for name, kind in hints.items():
     value = fields[name]
+    if typing.get_origin(kind) in _UNIONS and value is not None:
+      kind = typing.get_args(kind)[0]
     if dataclasses.is_dataclass(kind):
       value = _build(kind, value, f'{prefix}.{name}')
     elif typing.get_origin(kind) is Annotated:

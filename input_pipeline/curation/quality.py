@@ -5,13 +5,12 @@ Suffix: D documents of a chunk.
 
 import dataclasses
 import functools
-import pickle
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from etils import epath
 
-from input_pipeline import chunks, durable, file_source
+from input_pipeline import chunks, durable, file_source, named_arrays
 from input_pipeline.config import DataConfig
 from input_pipeline.curation import quality_model
 from input_pipeline.curation.columns import Columns
@@ -56,10 +55,12 @@ def score(
   log: Log,
 ) -> list[ChunkTask]:
   """The tasks with levels of quality."""
-  path = directory / 'model'
+  path = directory / 'model.npz'
   if not path.exists():
     model = quality_model.train(_trusted(config), _raw(tasks, config))
-    durable.write(path, pickle.dumps(model))
+    facts = dataclasses.asdict(model)
+    weights_F = facts.pop('weights_F')
+    durable.write(path, named_arrays.pack(facts, [weights_F]))
     log(
       f'Quality model: {model.trusted:,} trusted and {model.raw:,} raw'
       f' documents, of those held out {model.accuracy:.1%} are told apart'
@@ -105,7 +106,8 @@ def _score(task: _ScoreTask) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _load(path: epath.Path) -> Model:
-  return pickle.loads(path.read_bytes())
+  facts, (weights_F,) = named_arrays.unpack(path.read_bytes())
+  return Model(weights_F=weights_F, **facts)
 
 
 def _trusted(config: DataConfig) -> Iterator[Columns]:

@@ -52,6 +52,7 @@ def plan_run(
     )
   machine = topologies.parse(topology, config.mesh.dcn)
   kept = Cache(None if cache is None else f'{cache}/plans')
+  _check_prices(prices)
   price = prices[machine.chip.name]
   if searched is None:
     plan = make_plan(
@@ -136,3 +137,11 @@ def _search_json(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     }
     for c in candidates
   ]
+
+
+def _check_prices(prices: Mapping[str, float | None]) -> None:
+  for name, value in prices.items():
+    if value is not None and not value >= 0:
+      raise ValueError(
+        f'planning.prices.{name} is {value}; it must be 0 or more.'
+      )
