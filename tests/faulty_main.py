@@ -1,9 +1,8 @@
 """main.py with a fault in it: started as a program, by tests.
 
-The environment says which: FAULT is a Python expression, a dict with
-'kind': 'hang', 'raise', 'program', 'gradients', 'freeze_compile',
-'bit' or 'slow_evaluation'; 'process', its number, None: all; 'step', where it
-happens; 'factors', of 'gradients', by step.
+The environment says which: FAULT is a dict as Python writes it, with 'kind', a
+name in FAULTS; 'process', which it is in (all by default); 'step', after which
+it happens; what else the kind asks for.
 """
 
 import ast
@@ -14,7 +13,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).parent.parent
-FAULT = ast.literal_eval(os.environ['FAULT'])
+FAULT = ast.literal_eval(os.environ.get('FAULT', '{}'))
 
 
 def here() -> bool:
@@ -44,6 +43,38 @@ def hang(run) -> None:
 
 def fail(run) -> None:
   raise RuntimeError('an injected error')
+
+
+def with_a_flipped_bit(state, name, device, bit):
+  """The state, with one bit of one array's copy on one device changed."""
+  import jax
+  import numpy as np
+
+  def change(path, leaf):
+    if name not in jax.tree_util.keystr(path) or changed:
+      return leaf
+    changed.append(path)
+    parts = []
+    for shard in leaf.addressable_shards:
+      values = np.array(shard.data)
+      if shard.device == device:
+        values.reshape(-1).view(np.uint32)[0] ^= 1 << bit
+      parts.append(jax.device_put(values, shard.device))
+    return jax.make_array_from_single_device_arrays(
+      leaf.shape, leaf.sharding, parts
+    )
+
+  changed: list = []
+  state = jax.tree_util.tree_map_with_path(change, state)
+  assert changed
+  return state
+
+
+def flip_bit(run) -> None:
+  import jax
+
+  device = jax.devices()[FAULT['device']]
+  run.state = with_a_flipped_bit(run.state, 'norm', device, 12)
 
 
 def other_program() -> None:
@@ -130,20 +161,19 @@ def slow_save() -> None:
   Checkpoints._finish = finish
 
 
+FAULTS = {
+  'hang': lambda: after_a_step(hang),
+  'raise': lambda: after_a_step(fail),
+  'bit': lambda: after_a_step(flip_bit),
+  'program': other_program,
+  'gradients': bad_gradients,
+  'slow_compile': slow_compile,
+  'slow_evaluation': slow_evaluation,
+  'slow_save': slow_save,
+}
+
 if __name__ == '__main__':
   sys.path.insert(0, str(ROOT))
-  kind = FAULT['kind']
-  if kind == 'hang':
-    after_a_step(hang)
-  elif kind == 'raise':
-    after_a_step(fail)
-  else:
-    {
-      'program': other_program,
-      'gradients': bad_gradients,
-      'slow_compile': slow_compile,
-      'slow_evaluation': slow_evaluation,
-      'slow_save': slow_save,
-    }[kind]()
+  FAULTS[FAULT['kind']]()
   sys.argv[0] = str(ROOT / 'main.py')
   runpy.run_path(sys.argv[0], run_name='__main__')
