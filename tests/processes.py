@@ -97,6 +97,12 @@ class Cluster:
       assert one in wanted, f'{found}:\n{self._told()}'
     return [log.read_text() for log in self._logs]
 
+  def wait_for_all(self) -> None:
+    """Waits for all of them, whatever their exit status."""
+    while any(process.poll() is None for process in self._processes):
+      self.check_time()
+      time.sleep(0.05)
+
   def wait_for_text(self, index: int, text: str) -> None:
     """Waits until one of them has printed something."""
     while text not in self._logs[index].read_text():

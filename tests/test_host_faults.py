@@ -30,9 +30,9 @@ def folder(tmp_path_factory):
   return folder
 
 
-def pair(folder, workdir, fault=None, **fields):
+def pair(folder, workdir, fault=None, *flags, **fields):
   """Two processes of a run; with a fault in one of them or both."""
-  command = runs.command('train', folder, workdir, **FIELDS | fields)
+  command = runs.command('train', folder, workdir, *flags, **FIELDS | fields)
   environments = slurm(2)
   if fault is not None:
     command[1] = FAULTY
@@ -66,7 +66,8 @@ def test_the_others_of_a_killed_process_are_out_soon(folder, victim, status):
     assert 'Another process is lost' in outputs[0]
   # Both go on from the newest checkpoint.
   before = runs.last_step(workdir)
-  with pair(folder, workdir.name, steps=before + 10) as cluster:
+  more = {'steps': before + 10}
+  with pair(folder, workdir.name, None, '--allow_change', **more) as cluster:
     cluster.wait([0, 0])
   assert runs.last_step(workdir) == before + 10
 

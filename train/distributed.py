@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from train.cluster.bind import bind_address
 from train.cluster.find import Cluster, Given, find_cluster
 from train.cluster.tpu import metadata_attribute
-from train.peers import tell_cause
+from train.peers import Watch, tell_cause
 
 # Hosts start at different times.
 _JOIN_SECONDS = 300
@@ -42,6 +42,9 @@ _GONE = re.compile(
   'barrier|heartbeat|socket',
   re.IGNORECASE,
 )
+
+# Looks after the other processes, once this one has joined them.
+_watch: Watch | None = None
 
 # Processes that wait for each other name what they wait for; all count alike.
 _names = (f'meshwork/{number}' for number in itertools.count())
@@ -84,6 +87,8 @@ def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
       initialization_timeout=_JOIN_SECONDS,
       coordinator_bind_address=bound or None,
     )
+  global _watch
+  _watch = Watch(coordinator(), cluster.process_id)
   sys.excepthook = _leave_after(sys.excepthook)
   if _first():
     print(
@@ -130,6 +135,12 @@ def wait_for_all() -> None:
   client = coordinator()
   if client is not None:
     client.wait_at_barrier(next(_names), 1000 * _WAIT_SECONDS)
+
+
+def peers_give_signs() -> None:
+  """Steps begin: a process that is silent now is soon taken to be lost."""
+  if _watch is not None:
+    _watch.steps_begin()
 
 
 def check_same(facts: Mapping[str, Any]) -> None:

@@ -16,11 +16,10 @@ from train.checkpoint import Checkpoints
 from train.checkpoint_info import Info, Restored
 from train.config import TrainConfig
 from train.data import epochs_by_name, prepared_stores, repeats
-from train.distributed import check_same, coordinator, wait_for_all
+from train.distributed import check_same, peers_give_signs, wait_for_all
 from train.early_stopping import NO_EVALUATION
 from train.journal import Journal
 from train.lock import one_run_at_a_time
-from train.peers import peers_watched
 from train.platform_notice import google_preemption, platform_notice
 from train.profile import profiled
 from train.rows import Batch
@@ -48,9 +47,6 @@ if TYPE_CHECKING:
   from input_pipeline.augmentation.config import AugmentationConfig
   from input_pipeline.config import TrainingData
   from input_pipeline.stores import Stores
-
-# A process that gives no sign of life for so long is lost, in seconds.
-_LOST_SECONDS = 10.0
 
 
 @one_run_at_a_time
@@ -93,7 +89,6 @@ def train(
   with contextlib.ExitStack() as stack:
     request = stack.enter_context(stop_request())
     stack.enter_context(platform_notice(request, google_preemption()))
-    stack.enter_context(peers_watched(coordinator(), _LOST_SECONDS))
     watchdog = stack.enter_context(watched(Watchdog(config.watchdog)))
     checkpoints = stack.enter_context(
       Checkpoints(workdir / CHECKPOINTS, keep_last=config.checkpoint_keep_last)
@@ -149,6 +144,7 @@ def train(
         )
       )
       request.steps_begin()
+      peers_give_signs()
       while not run.finished():
         try:
           _go_on(run, batches, train_step, eval_step)

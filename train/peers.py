@@ -7,13 +7,14 @@ devices. Here every process leaves a sign of life with the coordinator. Process
 coordinator has to answer grows with the number of processes only.
 """
 
+import atexit
 import contextlib
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,7 +22,11 @@ import jax
 from train.exits import START_AGAIN
 
 _BEAT, _LOST, _CAUSE = 'meshwork/beat/', 'meshwork/lost', 'meshwork/cause'
+# What a process leaves behind that is not lost.
+_DONE = 'done'
 _LOOK_SECONDS = 1.0
+# Loading a library of a gigabyte stops all of Python for a while.
+_STARTUP_SECONDS, _STEP_SECONDS = 60.0, 10.0
 _CONNECT_SECONDS = 0.1
 
 
@@ -29,22 +34,19 @@ class Silence:
   """Tells who has been silent for too long.
 
   Args:
-    seconds: that are too long.
     clock: in seconds.
   """
 
-  def __init__(
-    self, seconds: float, clock: Callable[[], float] = time.monotonic
-  ):
-    self._seconds = seconds
+  def __init__(self, clock: Callable[[], float] = time.monotonic):
     self._clock = clock
     self._heard: dict[str, tuple[str, float]] = {}
 
-  def of(self, beats: dict[str, str]) -> list[str]:
+  def of(self, beats: dict[str, str], seconds: float) -> list[str]:
     """Those whose sign is what it was that long ago, by name.
 
     Args:
       beats: the present sign of each, which changes while it lives.
+      seconds: that are too long.
     """
     now = self._clock()
     for name, beat in beats.items():
@@ -52,63 +54,75 @@ class Silence:
         self._heard[name] = beat, now
     return [
       name
-      for name, (_, heard) in self._heard.items()
-      if now - heard > self._seconds
+      for name, (beat, heard) in self._heard.items()
+      if now - heard > seconds and beat != _DONE
     ]
 
 
-@contextlib.contextmanager
-def peers_watched(client: Any, seconds: float) -> Iterator[None]:
-  """Ends this process if another one is lost, for the time of the block.
+class Watch:
+  """Ends this process if another one is lost.
 
   Args:
-    client: of the coordinator; None: this process is alone.
-    seconds: without a sign of life after which a process is lost.
+    client: of the coordinator.
+    me: number of this process.
   """
-  if client is None:
-    yield
-    return
-  ended = threading.Event()
-  me, silence = jax.process_index(), Silence(seconds)
 
-  def look(count: int) -> str | None:
-    """Who is lost, in words."""
-    client.key_value_set(f'{_BEAT}{me}', str(count), allow_overwrite=True)
-    if me:
-      beats = {'0': try_get(client, f'{_BEAT}0') or ''}
-    else:
-      beats = {
-        key.rpartition('/')[2]: beat
-        for key, beat in client.key_value_dir_get(_BEAT)
-      }
-    lost = silence.of(beats)
-    if lost and not me:
-      client.key_value_set(_LOST, ', '.join(lost))
-    said = ', '.join(lost) or try_get(client, _LOST)
-    return said and (
-      f'Process {said} is lost: no sign of life for {seconds:.0f} s.'
+  def __init__(self, client: Any, me: int):
+    self._client = client
+    self._me = me
+    self._silence = Silence()
+    self._seconds = _STARTUP_SECONDS
+    self._ended = threading.Event()
+    self._thread = threading.Thread(
+      target=self._watch, name='peers', daemon=True
     )
+    self._thread.start()
+    atexit.register(self.end)
 
-  def watch() -> None:
+  def steps_begin(self) -> None:
+    """From now on nothing keeps a process from giving signs of life."""
+    self._seconds = _STEP_SECONDS
+
+  def end(self) -> None:
+    """Says that this process ends, and is not lost."""
+    self._ended.set()
+    self._thread.join()
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      self._beat(_DONE)
+
+  def _beat(self, sign: str) -> None:
+    self._client.key_value_set(f'{_BEAT}{self._me}', sign, allow_overwrite=True)
+
+  def _watch(self) -> None:
     count = 0
-    while not ended.wait(_LOOK_SECONDS):
+    while not self._ended.wait(_LOOK_SECONDS):
       count += 1
       try:
-        lost = look(count)
+        self._beat(str(count))
+        lost = self._lost()
       except jax.errors.JaxRuntimeError as error:
-        if ended.is_set():
+        if self._ended.is_set():
           return
         lost = f'The coordinator, in process 0, is lost: {error}'
       if lost:
-        leave_alone(client, lost)
+        leave_alone(self._client, lost)
 
-  thread = threading.Thread(target=watch, name='peers', daemon=True)
-  thread.start()
-  try:
-    yield
-  finally:
-    ended.set()
-    thread.join()
+  def _lost(self) -> str | None:
+    """Who is lost, in words."""
+    if self._me:
+      beats = {'0': try_get(self._client, f'{_BEAT}0') or ''}
+    else:
+      beats = {
+        key.rpartition('/')[2]: beat
+        for key, beat in self._client.key_value_dir_get(_BEAT)
+      }
+    lost = self._silence.of(beats, self._seconds)
+    if lost and not self._me:
+      self._client.key_value_set(_LOST, ', '.join(lost))
+    said = ', '.join(lost) or try_get(self._client, _LOST)
+    return said and (
+      f'Process {said} is lost: no sign of life for {self._seconds:.0f} s.'
+    )
 
 
 def leave_alone(client: Any, lost: str) -> None:
