@@ -304,7 +304,12 @@ def line(result: Result) -> str:
 
 def verify_and_print(config: Mapping[str, Any], devices: Sequence[Any]) -> bool:
   """Prints the table of `verify` as it grows; True if no mesh is wrong."""
-  print(f'Relative errors; up to {TOLERANCE:g} is rounding.\n{_HEADER}')
+  lines = len(list(cases(config, len(devices))))
+  print(
+    f'{lines} lines, of which each takes a while to compile. Relative errors; '
+    f'up to {TOLERANCE:g} is rounding.\n{_HEADER}',
+    flush=True,
+  )
   found = []
   for result in verify(config, devices):
     found.append(result)
