@@ -308,9 +308,10 @@ def verify_and_print(config: Mapping[str, Any], devices: Sequence[Any]) -> bool:
   """Prints the table of `verify` as it grows; True if no mesh is wrong."""
   lines = len(list(cases(config, len(devices))))
   print(
-    f'{lines} lines; each takes seconds to compile. Your model is made small: '
-    'of key and\nvalue heads and of experts the power of two that divides them '
-    f'is left. Relative\nerrors; up to {TOLERANCE:g} is rounding.\n{_HEADER}',
+    f'{lines} lines, each compiled in up to a minute. The model is made small: '
+    'of its\nheads of keys and values, and of its experts, it keeps the power '
+    'of two in their\nnumber. Relative errors; up to '
+    f'{TOLERANCE:g} is rounding.\n{_HEADER}',
     flush=True,
   )
   found = []
