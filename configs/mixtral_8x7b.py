@@ -12,7 +12,7 @@ Written for 128 chips of v5p, 4 rows on each: 2 million tokens a step, 260
 billion in all (20 an active parameter). Everything is split over all chips, and
 experts are gathered like any other parameter: with one expert on each device of
 a group of 8 (mesh.expert = 8) every device holds the rows of all 8 of them, for
-all may choose its expert. A step then takes 19.8 s and 89.3 GB, in place of
+all may choose its expert. A step then takes 18.8 s and 59.0 GB, in place of
 13.3 s and 27.0 GB.
 
 Not run yet. Checked by a test: the count of parameters.
