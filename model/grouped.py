@@ -49,8 +49,8 @@ def grouped_product(
 
 
 def _product(x_MK, weight_EKN, sizes_E, compute_dtype):
-  # The kernel of TPUs sums in float32 whatever it writes. A float32 result would
-  # be kept as it is, in place of its rounding, and take twice the memory.
+  # The kernel of TPUs sums in float32 whatever it writes. A float32 result is
+  # kept as it is, in place of its rounding, and takes twice the memory.
   y_MN = jax.lax.ragged_dot(
     x_MK.astype(compute_dtype),
     weight_EKN,
