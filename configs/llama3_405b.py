@@ -12,8 +12,8 @@ trillion in all (20 a parameter). The published model saw 15.6 trillion.
 
 Not run yet. Checked by a test: the count of parameters.
 
-Plan (libtpu 0.0.42.1, splash attention): 94.9 GB of the 102.8 GB of a chip,
-79.3 s a step, 103 tokens/s a chip, MFU 57 %; 42,700 hours for the whole run. Of
+Plan (libtpu 0.0.42.1, splash attention): 80.9 GB of the 102.8 GB of a chip,
+79.4 s a step, 103 tokens/s a chip, MFU 57 %; 42,700 hours for the whole run. Of
 a step, 12.5 s wait for collectives; 2 rows a chip would halve that for a token,
 and do not fit without activations in the memory of the host.
 """

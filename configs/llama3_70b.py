@@ -12,7 +12,7 @@ trillion in all (20 a parameter).
 
 Not run yet. Checked by a test: the count of parameters.
 
-Plan (libtpu 0.0.42.1, splash attention): 54.2 GB of the 102.8 GB of a chip,
+Plan (libtpu 0.0.42.1, splash attention): 45.2 GB of the 102.8 GB of a chip,
 25.9 s a step, 634 tokens/s a chip, MFU 62 %; 2,420 hours for the whole run. Of
 a step, 2.1 s wait for collectives.
 """

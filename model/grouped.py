@@ -49,15 +49,17 @@ def grouped_product(
 
 
 def _product(x_MK, weight_EKN, sizes_E, compute_dtype):
+  # The kernel of TPUs sums in float32 whatever it writes. A float32 result is
+  # kept as it is, in place of its rounding, and takes twice the memory.
   y_MN = jax.lax.ragged_dot(
     x_MK.astype(compute_dtype),
     weight_EKN,
     sizes_E,
-    preferred_element_type=jnp.float32,
+    preferred_element_type=compute_dtype,
   )
   # Kernels need not write the rows after the last group.
   filled_M = jnp.arange(y_MN.shape[0]) < sizes_E.sum()
-  return jnp.where(filled_M[:, None], y_MN, 0).astype(compute_dtype)
+  return jnp.where(filled_M[:, None], y_MN, 0)
 
 
 def _gather(weight_EKN, gathers, compute_dtype):

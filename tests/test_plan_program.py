@@ -206,6 +206,30 @@ def test_a_gather_in_flight_is_counted_once(module):
   assert most == stack + 2 * square + value
 
 
+def test_an_element_of_a_tuple_is_free_when_others_are_still_used():
+  program = """HloModule step, is_scheduled=true
+
+ENTRY %main (p: f32[128]) -> f32[16,128] {
+  %p = f32[128]{0:T(128)} parameter(0)
+  %large = f32[1024,128]{1,0:T(8,128)} broadcast(%p), dimensions={1}
+  %small = f32[8,128]{1,0:T(8,128)} broadcast(%p), dimensions={1}
+  %pair = (f32[1024,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)}) \
+tuple(%large, %small)
+  %held = (f32[1024,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)}) \
+optimization-barrier(%pair)
+  %first = f32[1024,128]{1,0:T(8,128)} get-tuple-element(%held), index=0
+  %sum = f32[8,128]{1,0:T(8,128)} reduce(%first), dimensions={0}
+  %next = f32[1024,128]{1,0:T(8,128)} broadcast(%sum), dimensions={0,1}
+  %second = f32[8,128]{1,0:T(8,128)} get-tuple-element(%held), index=1
+  ROOT %all = f32[16,128]{1,0:T(8,128)} concatenate(%second, %next)
+}
+"""
+  most, found = memory._peak(hlo.parse(program), 'main', set())
+  large, small = 1024 * 128 * 4, 8 * 128 * 4
+  assert most == large + 3 * small
+  assert sum(i.name in ('large', 'next') for i, _ in found) == 1
+
+
 def test_memory_that_did_not_suffice_is_read_from_the_message():
   known = memory.refused_temporaries
   message = (

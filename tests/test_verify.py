@@ -65,6 +65,15 @@ def test_small_keeps_what_is_switched_on():
   assert config.model.embed_dim == 4_096
 
 
+def test_each_stage_has_a_layer_and_a_microbatch():
+  config = to_dict(tiny.get_config())
+  for stages, expected in ((1, 1), (2, 2), (8, 8)):
+    case = Case(shape={'stage': stages})
+    run = train.verify._config(config, case, stages)
+    assert run.model.num_layers == max(2, expected)
+    assert run.model.microbatches == expected
+
+
 @pytest.mark.slow
 def test_meshes_that_are_right_or_do_not_fit():
   # Three heads, of which two devices cannot have half each.

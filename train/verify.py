@@ -31,7 +31,8 @@ from train.step import LossSums, gradients
 _PAD, _BOS, _CONTINUE, _EOS = range(4)
 _MARKS = Marks(pad_id=_PAD, bos_id=_BOS, continue_id=_CONTINUE)
 _VOCABULARY, _LENGTH, _HEAD_DIM = 128, 64, 8
-# Rows of a slice of the batch, and microbatches on two stages.
+# Rows of a slice of the batch, and microbatches where there are several. Stages
+# have a layer and a microbatch each, if these are more.
 _ROWS, _MICROBATCHES = 8, 2
 
 # Relative error that the order of float32 sums explains.
@@ -193,17 +194,15 @@ def verify(
   """
 
   @functools.cache
-  def one(length: int, microbatches: int):
+  def one(length: int, stages: int):
     reference = Case(shape={}, attention='xla', length=length)
-    return _run(_config(config, reference, microbatches), devices[:1])
+    return _run(_config(config, reference, stages), devices[:1])
 
   for case in cases(config, len(devices)):
-    # The routers' losses are those of a microbatch.
-    staged = case.shape.get('stage', 1) > 1 or config['microbatches']
-    microbatches = _MICROBATCHES if staged else 1
-    wanted = one(case.length, microbatches)
+    stages = case.shape.get('stage', 1)
+    wanted = one(case.length, stages)
     try:
-      run = _config(config, case, microbatches)
+      run = _config(config, case, stages)
       found = _run(run, devices[: case.devices])
     except ValueError as error:
       yield Result(str(case), refused=str(error))
@@ -211,11 +210,14 @@ def verify(
     yield _compare(str(case), found, wanted)
 
 
-def _config(
-  config: Mapping[str, Any], case: Case, microbatches: int
-) -> TrainConfig:
+def _config(config: Mapping[str, Any], case: Case, stages: int) -> TrainConfig:
+  """The small run of a case, with the layers and microbatches of stages."""
   small = small_config(config, case.length)
-  small['microbatches'] = microbatches
+  # The routers' losses are those of a microbatch: one device has as many.
+  several = stages > 1 or config['microbatches']
+  small['microbatches'] = max(stages, _MICROBATCHES) if several else 1
+  if stages > 1:
+    small['model']['num_layers'] = max(small['model']['num_layers'], stages)
   small['mesh'] |= {axis: case.shape.get(axis, 1) for axis in MESH_AXES}
   for field in ('attention', 'context_parallelism'):
     if (value := getattr(case, field)) is not None:
@@ -304,7 +306,14 @@ def line(result: Result) -> str:
 
 def verify_and_print(config: Mapping[str, Any], devices: Sequence[Any]) -> bool:
   """Prints the table of `verify` as it grows; True if no mesh is wrong."""
-  print(f'Relative errors; up to {TOLERANCE:g} is rounding.\n{_HEADER}')
+  lines = len(list(cases(config, len(devices))))
+  print(
+    f'{lines} lines, each compiled in up to a minute. The model is made small: '
+    'of its\nheads of keys and values, and of its experts, it keeps the power '
+    'of two in their\nnumber. Relative errors; up to '
+    f'{TOLERANCE:g} is rounding.\n{_HEADER}',
+    flush=True,
+  )
   found = []
   for result in verify(config, devices):
     found.append(result)

@@ -1,6 +1,7 @@
 """What fills the memory of a chip: the state, and a step's temporaries."""
 
 import dataclasses
+import itertools
 import math
 import re
 from typing import Any
@@ -14,9 +15,8 @@ from train.state import Recipe, TrainState
 
 # Their result is their operand, or a part of it, under another name.
 _VIEWS = (
-  'get-tuple-element', 'tuple', 'bitcast', 'while', 'optimization-barrier',
-  'copy-done', 'all-gather-done', 'all-reduce-done', 'collective-permute-done',
-  'async-update', 'async-done', 'dynamic-update-slice',
+  'bitcast', 'while', 'optimization-barrier', 'copy-done', 'all-gather-done',
+  'all-reduce-done', 'collective-permute-done', 'async-update', 'async-done',
 )  # fmt: skip
 STATE_PARTS = {
   'params': 'parameters',
@@ -221,25 +221,50 @@ def _peak(module: Module, name: str, above: set[str]) -> tuple[int, Live]:
 
 def _lifetimes(module: Module, body: Computation):
   """The buffers behind each name, and where each is used for the last time."""
-  roots: dict[str, set[str]] = {}
+  elements: dict[str, list[set[str]]] = {}
   last: dict[str, int] = {}
   for index, instruction in enumerate(body):
-    behind = [roots.get(name, set()) for name in instruction.operands]
-    if instruction.opcode == 'parameter':
-      mine = set()
-    elif instruction.opcode in _VIEWS:
-      written = instruction.opcode == 'dynamic-update-slice'
-      mine = set().union(*(behind[:1] if written else behind))
-    else:
-      reused = _in_place(module, instruction)
-      mine = {instruction.name}
-      if reused is not None and reused < len(behind):
-        # A parameter behind it has no buffer here, and none is opened.
-        mine = behind[reused]
-    roots[instruction.name] = mine
-    for buffer in set().union(mine, *behind):
+    behind = [elements.get(name, []) for name in instruction.operands]
+    elements[instruction.name] = mine = _behind(module, instruction, behind)
+    # What takes one element of a tuple does not use the others.
+    taken = instruction.opcode == 'get-tuple-element'
+    used = mine if taken else [*mine, *itertools.chain(*behind)]
+    for buffer in set().union(*used):
       last[buffer] = index
+  roots = {name: set().union(*mine) for name, mine in elements.items()}
   return roots, last
+
+
+def _behind(
+  module: Module, instruction: Instruction, operands: list[list[set[str]]]
+) -> list[set[str]]:
+  """The buffers behind each element of a tuple; of an array, in a list of one.
+
+  Args:
+    module: the program.
+    instruction: what makes the tuple or array.
+    operands: the same of each of its operands.
+  """
+  opcode = instruction.opcode
+  whole = [set[str]().union(*elements) for elements in operands]
+  if opcode == 'parameter':
+    return []
+  if opcode == 'tuple':
+    return whole
+  if opcode in ('while', 'optimization-barrier') and len(operands) == 1:
+    return operands[0]
+  if opcode == 'get-tuple-element':
+    index = int(instruction.attribute(r'\bindex=(\d+)') or 0)
+    return operands[0][index : index + 1] if len(operands[0]) > 1 else whole
+  if opcode == 'dynamic-update-slice':
+    return whole[:1]
+  if opcode in _VIEWS:
+    return [set[str]().union(*whole)]
+  reused = _in_place(module, instruction)
+  if reused is not None and reused < len(whole):
+    # A parameter behind it has no buffer here, and none is opened.
+    return [whole[reused]]
+  return [{instruction.name}]
 
 
 def _in_place(module: Module, instruction: Instruction) -> int | None:
