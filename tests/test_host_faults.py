@@ -40,6 +40,13 @@ def pair(folder, workdir, fault=None, *flags, **fields):
   return Cluster([command] * 2, environments, folder, seconds=180)
 
 
+def check_seconds(begin, limit, record_property):
+  """The others were out in time; how long it took is a figure of the docs."""
+  seconds = time.monotonic() - begin
+  record_property('seconds until all had ended', round(seconds, 1))
+  assert seconds < limit
+
+
 def wait_for_step(cluster, workdir, step):
   while runs.last_step(workdir) < step:
     cluster.check_time()
@@ -52,7 +59,9 @@ def wait_for_step(cluster, workdir, step):
   ('victim', 'status'),
   [(0, (START_AGAIN, -signal.SIGABRT)), (1, START_AGAIN)],
 )
-def test_the_others_of_a_killed_process_are_out_soon(folder, victim, status):
+def test_the_others_of_a_killed_process_are_out_soon(
+  folder, victim, status, record_property
+):
   workdir = folder / f'killed{victim}'
   with pair(folder, workdir.name) as cluster:
     wait_for_step(cluster, workdir, 6)
@@ -61,7 +70,7 @@ def test_the_others_of_a_killed_process_are_out_soon(folder, victim, status):
     codes = [status, status]
     codes[victim] = -signal.SIGKILL
     outputs = cluster.wait(codes)
-    assert time.monotonic() - begin < OUT_SECONDS
+    check_seconds(begin, OUT_SECONDS, record_property)
   if victim:
     assert 'Another process is lost' in outputs[0]
   # Both go on from the newest checkpoint.
@@ -72,25 +81,27 @@ def test_the_others_of_a_killed_process_are_out_soon(folder, victim, status):
   assert runs.last_step(workdir) == before + 10
 
 
-def test_the_others_of_a_frozen_process_are_out_soon(folder):
+def test_the_others_of_a_frozen_process_are_out_soon(folder, record_property):
   workdir = folder / 'frozen'
   with pair(folder, workdir.name) as cluster:
     wait_for_step(cluster, workdir, 6)
     cluster.signal(1, signal.SIGSTOP)
     begin = time.monotonic()
     outputs = cluster.wait([START_AGAIN, None])
-    assert time.monotonic() - begin < OUT_SECONDS
+    check_seconds(begin, OUT_SECONDS, record_property)
   assert 'Process 1 is lost: no sign of life for 10 s' in outputs[0]
 
 
-def test_a_process_that_is_stuck_ends_all_with_their_stacks(folder):
+def test_a_process_that_is_stuck_ends_all_with_their_stacks(
+  folder, record_property
+):
   seconds = 12
   fault = {'kind': 'hang', 'process': 1, 'step': 6}
   with pair(folder, 'stuck', fault, watchdog__minutes=seconds / 60) as cluster:
     cluster.wait_for_text(1, 'stuck')
     begin = time.monotonic()
     outputs = cluster.wait([HANG, HANG])
-    assert time.monotonic() - begin < seconds + 5
+    check_seconds(begin, seconds + 5, record_property)
   for output in outputs:
     assert re.search(r'No progress for 1[2-7] s while waiting for', output)
   # The innermost function of the stuck thread.
@@ -98,13 +109,15 @@ def test_a_process_that_is_stuck_ends_all_with_their_stacks(folder):
   assert 'in hang\n' not in outputs[0]
 
 
-def test_an_error_in_one_process_ends_all_and_is_named_by_all(folder):
+def test_an_error_in_one_process_ends_all_and_is_named_by_all(
+  folder, record_property
+):
   fault = {'kind': 'raise', 'process': 1, 'step': 6}
   with pair(folder, 'error', fault) as cluster:
     wait_for_step(cluster, folder / 'error', 5)
     begin = time.monotonic()
     outputs = cluster.wait([START_AGAIN, 1])
-    assert time.monotonic() - begin < OUT_SECONDS
+    check_seconds(begin, OUT_SECONDS, record_property)
   assert 'The first cause: process 1: RuntimeError: an injected' in outputs[0]
   assert 'in fail\n' in outputs[1]
 
