@@ -25,6 +25,7 @@ def tests_of_the_table() -> list[str]:
 
 
 def main() -> int:
+  """Runs the tests; returns the exit status of pytest."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--kills', type=int, default=10)
   parser.add_argument('--fuzz_cases', type=int, default=0)
@@ -44,13 +45,10 @@ def main() -> int:
       check=False,
     ).returncode  # fmt: skip
     for case in ET.parse(report).iter('testcase'):
-      failed = (
-        case.find('failure') is not None or case.find('error') is not None
-      )
-      print(
-        f'{"FAILED" if failed else "passed"}  {float(case.get("time")):7.1f} s'
-        f'  {case.get("name")}'
-      )
+      kinds = {child.tag for child in case}
+      word = 'FAILED' if kinds & {'failure', 'error'} else 'passed'
+      seconds = float(case.get('time', 'nan'))
+      print(f'{word}  {seconds:7.1f} s  {case.get("name")}')
       for measured in case.iter('property'):
         print(f'{"":18}{measured.get("name")}: {measured.get("value")}')
   return status

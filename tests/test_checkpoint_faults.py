@@ -72,7 +72,9 @@ def go_on(directory, abstract):
     return checkpoints.restore_newest(abstract)
 
 
-def test_a_hundred_flipped_bits_are_a_hundred_times_noticed(saved, tmp_path):
+def test_a_hundred_flipped_bits_are_a_hundred_times_noticed(
+  saved, tmp_path, record_property
+):
   directory, older, _, abstract = saved
   generator = np.random.default_rng(0)
   # What is read; each process leaves its part beside it.
@@ -93,6 +95,7 @@ def test_a_hundred_flipped_bits_are_a_hundred_times_noticed(saved, tmp_path):
     assert len(restored.remarks) == 1
     assert files_of(copy.parent / 'quarantine' / '2')
     shutil.rmtree(copy.parent)
+  record_property('flips found', f'{FLIPS} of {FLIPS}')
 
 
 def test_a_file_that_is_cut_emptied_or_gone(saved, tmp_path):
