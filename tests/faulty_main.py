@@ -153,10 +153,10 @@ def slow_save() -> None:
 
   plain = Checkpoints._finish
 
-  def finish(self, response, info):
+  def finish(self, response, prints, info):
     print(f'saving {info.step}', file=sys.stderr, flush=True)
     time.sleep(2)
-    plain(self, response, info)
+    plain(self, response, prints, info)
 
   Checkpoints._finish = finish
 

@@ -11,7 +11,7 @@ they differ.
 import concurrent.futures
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -25,10 +25,12 @@ from train.checkpoint_info import (
   Info,
   Restored,
   SaveError,
+  first_cause,
   info_of,
+  shapes_of,
 )
 from train.distributed import agreed, wait_for_all
-from train.fingerprint import fingerprints, names
+from train.fingerprint import fingerprints, fingerprints_later, names
 from train.state import TrainState
 from train.step_folders import StepFolders
 
@@ -59,7 +61,11 @@ class Checkpoints(contextlib.AbstractContextManager):
 
   def __exit__(self, kind: Any, error: BaseException | None, *rest: Any):
     try:
-      self.wait()
+      if error is None:
+        self.wait()
+      elif self._saving is not None:
+        # The others may not come.
+        self._end_save()
     except SaveError as failure:
       if error is None:
         raise
@@ -101,14 +107,14 @@ class Checkpoints(contextlib.AbstractContextManager):
     path = self._folders.path(step)
     with _damage(path):
       saved = dict(ocp.metadata(path).custom_metadata)
-      arrays, prints = saved.pop('arrays'), saved.pop('fingerprints')
+      arrays, prints = saved.pop('arrays'), self._folders.fingerprints(step)
       info = info_of(saved)
       if info.step != step or arrays.keys() != prints.keys():
         raise ValueError(f'it says that it is of step {info.step}')
       return info, arrays, prints
 
   def save(self, state: TrainState, info: Info) -> None:
-    """Starts to save; returns once the state has been copied.
+    """Starts to save; returns once the state may be given up.
 
     A step that is saved already is told what the run knows of it by now.
 
@@ -117,30 +123,34 @@ class Checkpoints(contextlib.AbstractContextManager):
     """
     self.wait()
     assert self._keep_last is not None, 'the checkpoints are open to read'
-    path = self._folders.path(info.step)
     if info.step in self.steps():
       if jax.process_index() == 0:
         self._folders.amend(info.step, dataclasses.asdict(info))
       wait_for_all()
       return
-    saved = dataclasses.asdict(info) | {
-      'arrays': _shapes(state),
-      'fingerprints': fingerprints(state),
-    }
+    saved = dataclasses.asdict(info) | {'arrays': shapes_of(state)}
     context = ocp.Context()
     context.async_options.timeout_secs = _SAVE_TIMEOUT_SECONDS
     try:
       with context:
-        response = ocp.save_async(path, state, custom_metadata=saved)
+        prints = fingerprints_later(state)
+        response = ocp.save_async(
+          self._folders.saving(info.step), state, custom_metadata=saved
+        )
     except Exception as error:
       raise self._failure(info.step, error) from error
-    self._saving = info.step, self._pool.submit(self._finish, response, info)
+    self._saving = (
+      info.step,
+      self._pool.submit(self._finish, response, prints, info),
+    )
 
-  def _finish(self, response: Any, info: Info) -> None:
+  def _finish(
+    self, response: Any, prints: Callable[[], dict[str, int]], info: Info
+  ) -> None:
     """What is done in the background until a step is on the disk."""
     response.result()
     if jax.process_index() == 0:
-      self._folders.sync(info.step)
+      self._folders.complete(info.step, prints())
       self._remove_old(info)
 
   def _remove_old(self, info: Info) -> None:
@@ -152,13 +162,20 @@ class Checkpoints(contextlib.AbstractContextManager):
 
   def poll(self) -> None:
     """Raises SaveError if the save in flight has failed; does not wait."""
-    if self._saving is not None and self._saving[1].done():
-      self.wait()
+    if self._saving is not None:
+      future = self._saving[1]
+      if future.done() and future.exception() is not None:
+        self._end_save()
 
   def wait(self) -> None:
     """Waits until the save in flight is complete; raises SaveError."""
-    if self._saving is None:
-      return
+    if self._saving is not None:
+      self._end_save()
+      # Process 0 makes it complete.
+      wait_for_all()
+
+  def _end_save(self) -> None:
+    assert self._saving is not None
     (step, future), self._saving = self._saving, None
     try:
       future.result()
@@ -168,7 +185,7 @@ class Checkpoints(contextlib.AbstractContextManager):
   def _failure(self, step: int, error: Exception) -> SaveError:
     others = [other for other in self.steps() if other != step]
     return SaveError(
-      f'Step {step} could not be saved in {self._directory}: {_cause(error)} '
+      f'Step {step} could not be saved in {self._directory}: {first_cause(error)} '
       f'Steps that are saved: {others or "none"}.'
     )
 
@@ -201,7 +218,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     path, problem, state = self._folders.path(step), None, None
     try:
       _, arrays, prints = self._read(step)
-      self._check_shapes(step, arrays, abstract)
+      self._checkshapes_of(step, arrays, abstract)
       with _damage(path):
         state = ocp.load(path, wanted)
     except DamagedError as error:
@@ -333,11 +350,11 @@ class Checkpoints(contextlib.AbstractContextManager):
       f'{steps}.'
     )
 
-  def _check_shapes(
+  def _checkshapes_of(
     self, step: int, saved: dict[str, str], abstract: TrainState
   ) -> None:
     """Compares the saved arrays with the wanted ones, leaf by leaf."""
-    wanted = _shapes(abstract)
+    wanted = shapes_of(abstract)
     differing = [
       f'  {name}: saved {saved.get(name, "nothing")}, '
       f'wanted {wanted.get(name, "nothing")}'
@@ -357,23 +374,9 @@ def _damage(path: epath.Path) -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    raise DamagedError(f'{path} cannot be read: {_cause(error)}') from error
-
-
-def _cause(error: BaseException) -> str:
-  """The first cause of an error, in one line: Orbax wraps it several times."""
-  while (cause := error.__cause__ or error.__context__) is not None:
-    error = cause
-  lines = str(error).strip().splitlines() or ['']
-  return f'{type(error).__name__}: {lines[0][:300]}'
-
-
-def _shapes(tree: Any) -> dict[str, str]:
-  """Name of each leaf of a tree, with its dtype and shape in words."""
-  return {
-    name: f'{leaf.dtype} {list(leaf.shape)}'
-    for name, leaf in names(tree).items()
-  }
+    raise DamagedError(
+      f'{path} cannot be read: {first_cause(error)}'
+    ) from error
 
 
 def _only_arrays(tree: Any) -> Any:

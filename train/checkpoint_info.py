@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from train.early_stopping import Best
+from train.fingerprint import names
 from train.state import TrainState
 
 
@@ -73,3 +74,19 @@ def info_of(saved: dict[str, Any]) -> Info:
       if type(value) not in kinds:
         raise TypeError(f'{name} is {value!r:.40}')
   return info
+
+
+def shapes_of(tree: Any) -> dict[str, str]:
+  """Name of each leaf of a tree, with its dtype and shape in words."""
+  return {
+    name: f'{leaf.dtype} {list(leaf.shape)}'
+    for name, leaf in names(tree).items()
+  }
+
+
+def first_cause(error: BaseException) -> str:
+  """The first cause of an error, in one line: Orbax wraps it several times."""
+  while (cause := error.__cause__ or error.__context__) is not None:
+    error = cause
+  lines = str(error).strip().splitlines() or ['']
+  return f'{type(error).__name__}: {lines[0][:300]}'

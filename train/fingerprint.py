@@ -6,6 +6,7 @@ and any number of hosts. A word's mixing can be undone, so that a single wrong
 word always changes the sum; more of them leave it with a chance of one in 2^32.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -55,11 +56,19 @@ def _fingerprints(leaves: list[jax.Array]) -> jax.Array:
 
 def fingerprints(tree: Any) -> dict[str, int]:
   """The fingerprint of each array of a tree, by its name; waits for them."""
+  return fingerprints_later(tree)()
+
+
+def fingerprints_later(tree: Any) -> Callable[[], dict[str, int]]:
+  """Starts to compute the fingerprints; what it returns waits for them.
+
+  The arrays may be given up meanwhile.
+  """
   named = names(tree)
   if not named:
-    return {}
-  values = np.asarray(_fingerprints(list(named.values())))
-  return dict(zip(named, values.tolist(), strict=True))
+    return dict
+  values = _fingerprints(list(named.values()))
+  return lambda: dict(zip(named, np.asarray(values).tolist(), strict=True))
 
 
 def names(tree: Any) -> dict[str, Any]:

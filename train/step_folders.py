@@ -12,8 +12,9 @@ from etils import epath
 QUARANTINE = 'quarantine'
 
 # What a step is called while it is written or removed; never read.
-_UNFINISHED = ('orbax-checkpoint-tmp', 'removed')
-_COMMITTED = 'commit_success.txt'
+_SAVING, _REMOVED = 'saving', 'removed'
+# What is written last, after Orbax has written all else.
+_FINGERPRINTS = 'fingerprints.json'
 # Where Orbax keeps what it was given to keep beside the arrays.
 _SAID = '_CHECKPOINT_METADATA'
 
@@ -36,6 +37,25 @@ class StepFolders:
     """The folder of a step."""
     return self.directory / str(step)
 
+  def saving(self, step: int) -> epath.Path:
+    """The folder of a step while it is written."""
+    if self._in_bucket:
+      return self.path(step)
+    return self.directory / f'{step}.{_SAVING}'
+
+  def complete(self, step: int, fingerprints: dict[str, int]) -> None:
+    """Ends the writing of a step: from now on it counts as one."""
+    path = self.saving(step)
+    (path / _FINGERPRINTS).write_text(json.dumps(fingerprints))
+    if not self._in_bucket:
+      _sync(*_below(path), path)
+      path.rename(self.path(step))
+      _sync(self.directory)
+
+  def fingerprints(self, step: int) -> dict[str, int]:
+    """The fingerprint of each array of a step, by its name."""
+    return json.loads((self.path(step) / _FINGERPRINTS).read_text())
+
   def steps(self) -> list[int]:
     """Steps that are there, good or damaged, the oldest first."""
     if not self.directory.exists():
@@ -48,9 +68,9 @@ class StepFolders:
 
   def _is_step(self, path: epath.Path) -> bool:
     # On a disk a step gets its name when it is complete. In a bucket it has its
-    # name from the beginning and a marker in the end.
+    # name from the beginning, and its last file in the end.
     if self._in_bucket:
-      return (path / _COMMITTED).exists()
+      return (path / _FINGERPRINTS).exists()
     return path.is_dir() and any(path.iterdir())
 
   def clean(self) -> None:
@@ -58,16 +78,16 @@ class StepFolders:
     self.directory.mkdir(parents=True, exist_ok=True)
     for path in self.directory.iterdir():
       step, _, rest = path.name.partition('.')
-      if step.isdecimal() and rest.startswith(_UNFINISHED):
+      if step.isdecimal() and rest.startswith((_SAVING, _REMOVED)):
         path.rmtree()
 
   def remove(self, step: int) -> None:
     """Removes a step; however far that gets, no half of it is read."""
     path = self.path(step)
     if self._in_bucket:
-      (path / _COMMITTED).unlink()
+      (path / _FINGERPRINTS).unlink()
     else:
-      path = path.rename(path.with_name(f'{step}.{_UNFINISHED[1]}'))
+      path = path.rename(path.with_name(f'{step}.{_REMOVED}'))
     path.rmtree()
 
   def quarantine(self, step: int) -> epath.Path:
@@ -92,24 +112,23 @@ class StepFolders:
     partial = path.with_name(_SAID + '.partial')
     partial.write_text(json.dumps(said))
     partial.replace(path)
-    self.sync(step)
-
-  def sync(self, step: int) -> None:
-    """Makes a step survive a loss of power: Orbax syncs the arrays only."""
-    if self._in_bucket:
-      return
-    path = self.path(step)
-    for each in (*_below(path), path, self.directory):
-      descriptor = os.open(each, os.O_RDONLY)
-      try:
-        os.fsync(descriptor)
-      finally:
-        os.close(descriptor)
+    if not self._in_bucket:
+      _sync(path, path.parent)
 
   def size(self, step: int) -> int:
     """Bytes of the files of a step."""
     files = (path for path in _below(self.path(step)) if not path.is_dir())
     return sum(path.stat().length for path in files)
+
+
+def _sync(*paths: epath.Path) -> None:
+  """Makes files survive a loss of power: Orbax syncs the arrays only."""
+  for path in paths:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+      os.fsync(descriptor)
+    finally:
+      os.close(descriptor)
 
 
 def _below(folder: epath.Path) -> Iterator[epath.Path]:
