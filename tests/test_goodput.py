@@ -1,0 +1,449 @@
+"""Where the time of a run went: every second once, lost ones as lost."""
+
+import random
+import signal
+import types
+from pathlib import Path
+
+import cases
+import pytest
+import runs
+from etils import epath
+
+import train.journal
+import train.timing
+from train.console import format_goodput
+from train.exits import DATA_ERROR
+from train.goodput import NAMES, goodput
+from train.journal import Journal
+from train.metrics import MetricsWriter, read_metrics
+from train.signals import Interrupted
+from train.timing import PHASES, Stopwatch
+
+METRICS = {
+  'loss': 1.0, 'grad_norm': 1.0, 'param_norm': 1.0, 'learning_rate': 0.1,
+  'z_loss': 0.0, 'tokens': 256.0, 'spike_score': 0.0,
+}  # fmt: skip
+FACTS = {
+  'resumed': False, 'devices': 'x', 'processes': 1, 'mesh': {'data': 2},
+  'parameters': 1, 'parameters_embedding': 1, 'tokens_per_step': 1,
+  'flops_per_token': 1.0, 'peak_flops_per_device': None, 'dataset': {},
+  'versions': {},
+}  # fmt: skip
+
+
+class Machine:
+  """A run's processes with clocks that are set by hand; seconds are exact.
+
+  Attributes:
+    wall: the wall clock, and `steady` the monotonic one.
+    lost: what the run does not keep, and `kept` what it does, step by step.
+  """
+
+  def __init__(self, workdir: Path, monkeypatch, log_every: int = 1):
+    self.workdir = epath.Path(workdir)
+    self.wall, self.steady = 1e9, 50.0
+    self.step, self.kept, self.lost = 0, [], 0.0
+    self.config = cases.tiny_train_config(
+      **{'log.every': log_every, 'log.tensorboard': False}
+    )
+    clock = types.SimpleNamespace(perf_counter=lambda: self.steady)
+    monkeypatch.setattr(train.timing, 'time', clock)
+
+    def writer(workdir, **options):
+      return MetricsWriter(workdir, clock=lambda: self.wall, **options)
+
+    monkeypatch.setattr(train.journal, 'MetricsWriter', writer)
+
+  def passes(self, seconds: float) -> None:
+    self.wall += seconds
+    self.steady += seconds
+
+  def spend(self, phase: str, seconds: float) -> None:
+    with self.watch.phase(phase):
+      self.passes(seconds)
+
+  def start(self, step: int, startup: float, compilation: float) -> None:
+    self.watch = Stopwatch(self.steady)
+    self.passes(startup / 2)
+    self._back_to(step)
+    self.journal = Journal(
+      self.config,
+      self.workdir,
+      self.watch,
+      step=step,
+      epochs=lambda step: {'epoch': 0.0},
+    )
+    self.journal.session(step, **FACTS)
+    self.passes(startup / 2)
+    self.watch.startup_done()
+    self.spend('compile', compilation)
+
+  def steps(self, count: int, data: float, seconds: float) -> None:
+    for _ in range(count):
+      self.spend('data_wait', data)
+      self.spend('step_time', seconds)
+      self.step += 1
+      self.kept.append((self.step, data + seconds))
+      self.journal.advance(self.step)
+      if self.step % self.config.log_every == 0:
+        self.journal.train(self.step, dict(METRICS))
+
+  def evaluate(self, seconds: float) -> None:
+    self.spend('evaluation', seconds)
+    self.kept.append((self.step, seconds))
+    result = {'loss': 1.0, 'perplexity': 3.0, 'bits_per_byte': 1.0}
+    self.journal.evaluation(self.step, **result, improved=True)
+
+  def save(self, seconds: float) -> None:
+    self.spend('checkpoint', seconds)
+    self.kept.append((self.step, seconds))
+    self.journal.checkpoint(self.step, seconds)
+
+  def roll_back(self, step: int, seconds: float) -> None:
+    """For a bad step that takes as long as it takes to go back."""
+    bad = self.step + 1
+    self.spend('step_time', seconds)
+    self.passes(seconds)
+    self.lost += 2 * seconds
+    self._back_to(step)
+    self.journal.rewind(step, bad)
+
+  def end(self, error: BaseException | None = None) -> None:
+    self.journal.__exit__(type(error), error, None)
+
+  def _back_to(self, step: int) -> None:
+    self.step = step
+    self.lost += sum(seconds for at, seconds in self.kept if at > step)
+    self.kept = [(at, seconds) for at, seconds in self.kept if at <= step]
+
+  def told(self):
+    return goodput(read_metrics(self.workdir))
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+  return Machine(tmp_path / 'run', monkeypatch)
+
+
+def parts(told) -> dict[str, float]:
+  return {name: s for name, s in told.seconds.items() if s}
+
+
+def test_one_session_loses_nothing(machine):
+  machine.start(0, startup=4.0, compilation=8.0)
+  machine.steps(3, data=0.5, seconds=2.0)
+  machine.evaluate(3.0)
+  machine.save(1.0)
+  machine.passes(0.25)
+  machine.end()
+  told = machine.told()
+  assert parts(told) == {
+    'startup': 4.0,
+    'compile': 8.0,
+    'data_wait': 1.5,
+    'step_time': 6.0,
+    'evaluation': 3.0,
+    'checkpoint': 1.0,
+    'other': 0.25,
+  }
+  assert told.total == machine.wall - 1e9 == 23.75
+  assert told.share == 6 / 23.75
+  (session,) = told.sessions
+  assert (session.ended, session.seconds) == ('done', 23.75)
+  assert session.lost == session.down == 0
+
+
+def killed_and_resumed(machine):
+  """Steps 1 to 6, of which 5 and 6 are lost, then 5 to 8 by a second one."""
+  machine.start(0, startup=4.0, compilation=8.0)
+  machine.steps(4, data=0.5, seconds=2.0)
+  machine.save(1.0)
+  machine.steps(2, data=0.25, seconds=3.0)
+  # A step that no record tells of counts as down time.
+  machine.passes(2.0)
+  machine.passes(60.0)
+  machine.start(4, startup=5.0, compilation=1.0)
+  machine.steps(4, data=0.5, seconds=2.0)
+  machine.end()
+
+
+def test_a_kill_counts_its_lost_steps_once(machine):
+  killed_and_resumed(machine)
+  told = machine.told()
+  assert parts(told) == {
+    'startup': 4.0,
+    'compile': 8.0,
+    'data_wait': 8 * 0.5,
+    'step_time': 8 * 2.0,
+    'checkpoint': 1.0,
+    'restart': 6.0,
+    'lost_steps': 2 * 3.25,
+    'down': 62.0,
+  }
+  assert told.total == machine.wall - 1e9
+  assert [s.ended for s in told.sessions] == [None, 'done']
+  assert [s.lost for s in told.sessions] == [6.5, 0.0]
+  assert [s.down for s in told.sessions] == [0.0, 62.0]
+  assert format_goodput(told) == (
+    'Goodput 14.9% of 1m 48s in 2 sessions: down time 57.7%, compilation 7.4%, '
+    'lost steps 6.0%, restarts 5.6%, waiting for data 3.7%, start-up 3.7%, '
+    'checkpoints 0.9%.'
+  )
+
+
+def test_steps_that_are_lost_twice_are_counted_twice_and_each_once(machine):
+  killed_and_resumed(machine)
+  # The save of step 4 is damaged: all is made again, but for what was spent.
+  machine.start(0, startup=2.0, compilation=1.0)
+  machine.steps(1, data=0.0, seconds=2.0)
+  machine.end(ValueError())
+  told = machine.told()
+  assert parts(told) == {
+    'startup': 4.0,
+    'compile': 8.0,
+    'step_time': 2.0,
+    'restart': 6.0 + 3.0,
+    'lost_steps': 4 * 2.5 + 1.0 + 6.5 + 4 * 2.5,
+    'down': 62.0,
+  }
+  assert [s.ended for s in told.sessions] == [None, 'done', 'ValueError']
+
+
+def test_a_rollback_loses_its_steps_and_the_time_to_go_back(machine):
+  machine.start(0, startup=1.0, compilation=1.0)
+  machine.steps(3, data=0.5, seconds=2.0)
+  machine.save(1.0)
+  machine.steps(2, data=0.5, seconds=2.0)
+  machine.evaluate(3.0)
+  machine.roll_back(3, seconds=7.0)
+  machine.steps(4, data=0.5, seconds=2.0)
+  machine.end()
+  told = machine.told()
+  assert parts(told) == {
+    'startup': 1.0,
+    'compile': 1.0,
+    'data_wait': 7 * 0.5,
+    'step_time': 7 * 2.0,
+    'checkpoint': 1.0,
+    'lost_steps': 2 * 2.5 + 3.0 + 2 * 7.0,
+  }
+  assert told.total == machine.wall - 1e9
+  # The process itself knew the same.
+  *_, record = read_metrics(machine.workdir)
+  assert record['kind'] == 'goodput'
+  assert record['lost_steps'] == 22.0
+  assert record['goodput'] == told.share
+
+
+def test_a_clock_that_is_set_back_makes_no_part_negative(machine):
+  machine.start(0, startup=1.0, compilation=1.0)
+  machine.steps(2, data=0.5, seconds=2.0)
+  machine.wall -= 3600
+  machine.steps(2, data=0.5, seconds=2.0)
+  machine.passes(5.0)
+  machine.wall -= 3600
+  machine.start(0, startup=1.0, compilation=1.0)
+  machine.steps(1, data=0.5, seconds=2.0)
+  machine.end()
+  told = machine.told()
+  assert min(told.seconds.values()) == 0
+  assert parts(told) == {
+    'startup': 1.0,
+    'compile': 1.0,
+    'data_wait': 0.5,
+    'step_time': 2.0,
+    'restart': 2.0,
+    'lost_steps': 4 * 2.5,
+  }
+
+
+def test_nothing_is_down_after_the_end_and_all_after_a_signal(machine):
+  machine.start(0, startup=1.0, compilation=1.0)
+  machine.steps(2, data=0.0, seconds=2.0)
+  machine.end(Interrupted(signal.SIGTERM, 2))
+  machine.passes(100.0)
+  machine.start(2, startup=1.0, compilation=0.0)
+  machine.steps(2, data=0.0, seconds=2.0)
+  machine.end()
+  machine.passes(1000.0)
+  machine.start(4, startup=1.0, compilation=0.0)
+  machine.end()
+  told = machine.told()
+  assert [s.ended for s in told.sessions] == ['SIGTERM', 'done', 'done']
+  assert told.seconds['down'] == 100.0
+  assert told.seconds['restart'] == 2.0
+  assert told.total == machine.wall - 1e9 - 1000
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_every_second_is_counted_once_whatever_happens(
+  tmp_path, monkeypatch, seed
+):
+  chance = random.Random(seed)
+
+  def some():
+    return chance.randrange(1, 64) / 16
+
+  machine = Machine(tmp_path / 'run', monkeypatch)
+  machine.start(0, some(), some())
+  saved, down = [0], 0.0
+  for _ in range(60):
+    act = chance.choice(['steps'] * 4 + ['save', 'evaluate', 'kill', 'back'])
+    if act == 'steps':
+      machine.steps(chance.randrange(1, 5), some(), some())
+    elif act == 'save' and machine.step not in saved:
+      machine.save(some())
+      saved.append(machine.step)
+    elif act == 'evaluate':
+      machine.evaluate(some())
+    elif act == 'kill':
+      down += (gap := some())
+      machine.passes(gap)
+      # Newer ones turn out to be damaged, now and then.
+      saved = saved[: chance.randrange(1, len(saved) + 1)]
+      machine.start(saved[-1], some(), some())
+    elif act == 'back':
+      saved = saved[: chance.randrange(1, len(saved) + 1)]
+      machine.roll_back(saved[-1], some())
+  machine.end()
+  told = machine.told()
+  assert set(told.seconds) == set(NAMES) == {
+    *PHASES, 'other', 'restart', 'lost_steps', 'down',
+  }  # fmt: skip
+  assert min(told.seconds.values()) >= 0
+  assert told.total == pytest.approx(machine.wall - 1e9, abs=0.02)
+  assert told.seconds['lost_steps'] == pytest.approx(machine.lost, abs=1e-3)
+  assert told.seconds['lost_steps'] > 0
+  assert told.seconds['other'] == pytest.approx(0, abs=1e-3)
+  kept = sum(seconds for _, seconds in machine.kept)
+  counted = ('step_time', 'data_wait', 'evaluation', 'checkpoint')
+  assert sum(told.seconds[n] for n in counted) == pytest.approx(kept, abs=1e-3)
+  lost = sum(session.lost for session in told.sessions)
+  assert lost == pytest.approx(machine.lost, abs=1e-3)
+
+
+def test_steps_between_two_records_are_lost_in_proportion(
+  tmp_path, monkeypatch
+):
+  machine = Machine(tmp_path / 'run', monkeypatch, log_every=5)
+  machine.start(0, startup=1.0, compilation=1.0)
+  machine.steps(13, data=0.5, seconds=1.5)
+  # Of a save without a record.
+  machine.passes(9.0)
+  machine.start(8, startup=1.0, compilation=1.0)
+  machine.end()
+  seconds = machine.told().seconds
+  assert seconds['lost_steps'] == pytest.approx(2 * 2.0)
+  assert seconds['step_time'] == pytest.approx(8 * 1.5)
+  # Steps 11 to 13 had no record yet.
+  assert seconds['down'] == 3 * 2.0 + 9.0
+
+
+def test_a_failed_disk_does_not_hide_what_failed_first(machine, monkeypatch):
+  def full(self, line, *, urgent):
+    raise OSError('no space left')
+
+  machine.start(0, startup=1.0, compilation=1.0)
+  monkeypatch.setattr(train.metrics._LocalLines, 'append', full)
+  machine.end(ValueError('first'))
+  with pytest.raises(OSError, match='no space left'):
+    machine.end()
+
+
+def old(records):
+  """As they were before they told what was spent."""
+  return [
+    {k: v for k, v in record.items() if k != 'spent'}
+    for record in records
+    if record['kind'] != 'goodput'
+  ]
+
+
+def test_older_records_are_told_as_far_as_they_go(machine):
+  machine.start(0, startup=4.0, compilation=8.0)
+  machine.steps(2, data=0.5, seconds=2.0)
+  machine.evaluate(3.0)
+  machine.steps(2, data=0.5, seconds=2.0)
+  told = goodput(old(read_metrics(machine.workdir)))
+  assert parts(told) == {
+    'startup': 4.0,
+    'compile': 8.0,
+    'data_wait': 1.0,
+    'step_time': 4.0,
+    'evaluation': 3.0,
+    # After the last sum.
+    'other': 5.0,
+  }
+  assert told.total == machine.wall - 1e9
+  nothing = [r for r in read_metrics(machine.workdir) if r['kind'] == 'train']
+  assert goodput(nothing).total == goodput([]).share == 0
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> Path:
+  folder = tmp_path_factory.mktemp('goodput')
+  runs.run(folder, runs.command('prepare', folder, 'unused'))
+  return folder
+
+
+def work(record) -> float | None:
+  """Seconds that a process had spent on what may be lost, if it tells."""
+  spent = record if record['kind'] == 'time' else record.get('spent')
+  return spent and spent['total'] - spent['startup'] - spent['compile']
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_goes_on_tells_all_its_time(folder):
+  arguments = runs.command('train', folder, 'killed', checkpoint__every=20)
+  workdir = folder / 'killed'
+  for step in (5, 33):
+    runs.run_until(arguments, workdir, step, signal.SIGKILL)
+  last = [r for r in read_metrics(workdir) if work(r) is not None][-1]
+  done = runs.run(folder, arguments)
+  records = read_metrics(workdir)
+  told = goodput(records)
+  assert f'\n{format_goodput(told)}\n' in done.stderr
+  assert [s.ended for s in told.sessions] == [None, None, 'done']
+  # The second process lost its work after the newest save that was complete.
+  resumed = [r['step'] for r in records if r['kind'] == 'session'][-1]
+  saved = [
+    work(r)
+    for r in records
+    if r['kind'] == 'checkpoint' and r['step'] == resumed > 0
+  ]
+  assert told.sessions[0].lost > 0
+  assert told.sessions[1].lost == pytest.approx(
+    work(last) - sum(saved), abs=1e-3
+  )
+  assert told.sessions[2].lost == 0
+  first = records[0]
+  wall = records[-1]['time'] - (first['time'] - first['spent']['total'])
+  assert told.total == pytest.approx(wall, abs=0.1)
+
+
+@pytest.mark.slow
+def test_a_rollback_of_a_real_run_is_lost(folder, monkeypatch):
+  arguments = runs.command(
+    'train', folder, 'back', checkpoint__every=10,
+    bad_steps__action='roll_back', bad_steps__max_rollbacks=1,
+  )  # fmt: skip
+  arguments[1] = str(runs.ROOT / 'tests/faulty_main.py')
+  fault = {'kind': 'gradients', 'factors': {16: 1e39}}
+  monkeypatch.setenv('FAULT', repr(fault))
+  runs.run(folder, arguments, code=DATA_ERROR)
+  records = read_metrics(folder / 'back')
+  told = goodput(records)
+  (session,) = told.sessions
+  assert session.ended == 'BadNumbersError'
+  steps = [r['step'] for r in records if r['kind'] == 'train']
+  assert steps == list(range(1, 16))
+  # Steps 11 to 16 were made twice, and the first time is lost.
+  (saved,) = (r for r in records if r['kind'] == 'checkpoint')
+  times = [r for r in records if r['kind'] == 'time']
+  back = next(r for r in times if r['step'] == 10)
+  before, after = saved['spent']['step_time'], back['step_time']
+  assert after > before
+  kept = before + times[-1]['step_time'] - after
+  assert told.seconds['step_time'] == pytest.approx(kept, abs=1e-3)
+  assert session.lost > after - before
