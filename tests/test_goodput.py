@@ -1,6 +1,7 @@
 """Where the time of a run went: every second once, lost ones as lost."""
 
 import random
+import re
 import signal
 import types
 from pathlib import Path
@@ -17,6 +18,8 @@ from train.exits import DATA_ERROR
 from train.goodput import NAMES, goodput
 from train.journal import Journal
 from train.metrics import MetricsWriter, read_metrics
+from train.report import write_report
+from train.report_page import STYLE
 from train.signals import Interrupted
 from train.timing import PHASES, Stopwatch
 
@@ -378,6 +381,28 @@ def test_older_records_are_told_as_far_as_they_go(machine):
   assert told.total == machine.wall - 1e9
   nothing = [r for r in read_metrics(machine.workdir) if r['kind'] == 'train']
   assert goodput(nothing).total == goodput([]).share == 0
+
+
+def test_the_report_lists_how_sessions_ended_and_what_they_lost(machine):
+  killed_and_resumed(machine)
+  machine.start(8, startup=1.0, compilation=1.0)
+  page = write_report(machine.workdir).read_text()
+  (table,) = (t for t in page.split('<table') if 'Down before' in t)
+  rows = [
+    re.findall('<td[^>]*>([^<]*)</td>', row) for row in table.split('<tr>')[2:]
+  ]
+  assert [row[1:7] for row in rows] == [
+    ['0', '6', '30s', 'killed', '6.5s', '–'],
+    ['4', '8', '16s', 'done', '–', '1m 02s'],
+    ['8', '8', '0.50s', 'at work, or killed', '–', '–'],
+  ]
+  for name in ('lost_steps', 'down', 'restart'):
+    assert f'fill="var(--{name})"' in page
+
+
+def test_each_part_has_a_colour_of_its_own():
+  colours = {re.search(f'--{name}: (#[0-9a-f]*);', STYLE)[1] for name in NAMES}
+  assert len(colours) == len(NAMES)
 
 
 @pytest.fixture(scope='module')
