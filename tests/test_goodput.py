@@ -354,6 +354,18 @@ def test_a_failed_disk_does_not_hide_what_failed_first(machine, monkeypatch):
     machine.end()
 
 
+def test_a_process_that_fails_before_its_session_says_nothing(machine):
+  killed_and_resumed(machine)
+  before = read_metrics(machine.workdir)
+  watch = Stopwatch(machine.steady)
+  with (
+    pytest.raises(ValueError, match='early'),
+    Journal(machine.config, machine.workdir, watch, step=8, epochs=dict),
+  ):
+    raise ValueError('early')
+  assert read_metrics(machine.workdir) == before
+
+
 def old(records):
   """As they were before they told what was spent."""
   return [
@@ -392,9 +404,9 @@ def test_the_report_lists_how_sessions_ended_and_what_they_lost(machine):
     re.findall('<td[^>]*>([^<]*)</td>', row) for row in table.split('<tr>')[2:]
   ]
   assert [row[1:7] for row in rows] == [
-    ['0', '6', '30s', 'killed', '6.5s', '–'],
+    ['0', '6', '30s', 'cut off', '6.5s', '–'],
     ['4', '8', '16s', 'done', '–', '1m 02s'],
-    ['8', '8', '0.50s', 'at work, or killed', '–', '–'],
+    ['8', '8', '0.50s', 'at work, or cut off', '–', '–'],
   ]
   for name in ('lost_steps', 'down', 'restart'):
     assert f'fill="var(--{name})"' in page

@@ -41,7 +41,7 @@ class SessionTime:
 
   Attributes:
     ended: 'done', or the signal or error that ended it; None: it did not say,
-      because it was killed or is still at work.
+      because it was cut off or is still at work.
     seconds: from its start to its last sign.
     lost: of these, the seconds of work that the run did not keep.
     down: seconds before its start in which no process was at work.

@@ -44,6 +44,7 @@ class Journal(contextlib.AbstractContextManager):
     self._epochs = epochs
     self._writer: MetricsWriter | None = None
     self._console: Console | None = None
+    self._begun = False
     self._start(step)
 
   def _start(self, step: int) -> None:
@@ -75,7 +76,9 @@ class Journal(contextlib.AbstractContextManager):
   ) -> None:
     try:
       try:
-        self._end(error)
+        # Before that the records are those of earlier processes.
+        if self._begun:
+          self._end(error)
       finally:
         self._close()
     except Exception:
@@ -113,6 +116,7 @@ class Journal(contextlib.AbstractContextManager):
 
   def session(self, step: int, **values: Any) -> None:
     """Records the start of a process."""
+    self._begun = True
     self._write('session', step, **values, spent=self._spent())
 
   def advance(self, step: int) -> None:

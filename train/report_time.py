@@ -117,4 +117,5 @@ def _ended(session: Session, time: SessionTime, *, newest: bool) -> str:
   # Older versions told it of no session.
   if 'spent' not in session.start:
     return 'unknown'
-  return 'at work, or killed' if newest else 'killed'
+  # By SIGKILL, a power cut, the watchdog, the loss of another process.
+  return 'at work, or cut off' if newest else 'cut off'
