@@ -3,125 +3,19 @@
 import random
 import re
 import signal
-import types
-from pathlib import Path
 
-import cases
 import pytest
-import runs
-from etils import epath
+from clocked_run import Machine
 
-import train.journal
-import train.timing
+import train.metrics
 from train.console import format_goodput
-from train.exits import DATA_ERROR
 from train.goodput import NAMES, goodput
 from train.journal import Journal
-from train.metrics import MetricsWriter, read_metrics
+from train.metrics import read_metrics
 from train.report import write_report
 from train.report_page import STYLE
 from train.signals import Interrupted
 from train.timing import PHASES, Stopwatch
-
-METRICS = {
-  'loss': 1.0, 'grad_norm': 1.0, 'param_norm': 1.0, 'learning_rate': 0.1,
-  'z_loss': 0.0, 'tokens': 256.0, 'spike_score': 0.0,
-}  # fmt: skip
-FACTS = {
-  'resumed': False, 'devices': 'x', 'processes': 1, 'mesh': {'data': 2},
-  'parameters': 1, 'parameters_embedding': 1, 'tokens_per_step': 1,
-  'flops_per_token': 1.0, 'peak_flops_per_device': None, 'dataset': {},
-  'versions': {},
-}  # fmt: skip
-
-
-class Machine:
-  """A run's processes with clocks that are set by hand; seconds are exact.
-
-  Attributes:
-    wall: the wall clock, and `steady` the monotonic one.
-    lost: what the run does not keep, and `kept` what it does, step by step.
-  """
-
-  def __init__(self, workdir: Path, monkeypatch, log_every: int = 1):
-    self.workdir = epath.Path(workdir)
-    self.wall, self.steady = 1e9, 50.0
-    self.step, self.kept, self.lost = 0, [], 0.0
-    self.config = cases.tiny_train_config(
-      **{'log.every': log_every, 'log.tensorboard': False}
-    )
-    clock = types.SimpleNamespace(perf_counter=lambda: self.steady)
-    monkeypatch.setattr(train.timing, 'time', clock)
-
-    def writer(workdir, **options):
-      return MetricsWriter(workdir, clock=lambda: self.wall, **options)
-
-    monkeypatch.setattr(train.journal, 'MetricsWriter', writer)
-
-  def passes(self, seconds: float) -> None:
-    self.wall += seconds
-    self.steady += seconds
-
-  def spend(self, phase: str, seconds: float) -> None:
-    with self.watch.phase(phase):
-      self.passes(seconds)
-
-  def start(self, step: int, startup: float, compilation: float) -> None:
-    self.watch = Stopwatch(self.steady)
-    self.passes(startup / 2)
-    self._back_to(step)
-    self.journal = Journal(
-      self.config,
-      self.workdir,
-      self.watch,
-      step=step,
-      epochs=lambda step: {'epoch': 0.0},
-    )
-    self.journal.session(step, **FACTS)
-    self.passes(startup / 2)
-    self.watch.startup_done()
-    self.spend('compile', compilation)
-
-  def steps(self, count: int, data: float, seconds: float) -> None:
-    for _ in range(count):
-      self.spend('data_wait', data)
-      self.spend('step_time', seconds)
-      self.step += 1
-      self.kept.append((self.step, data + seconds))
-      self.journal.advance(self.step)
-      if self.step % self.config.log_every == 0:
-        self.journal.train(self.step, dict(METRICS))
-
-  def evaluate(self, seconds: float) -> None:
-    self.spend('evaluation', seconds)
-    self.kept.append((self.step, seconds))
-    result = {'loss': 1.0, 'perplexity': 3.0, 'bits_per_byte': 1.0}
-    self.journal.evaluation(self.step, **result, improved=True)
-
-  def save(self, seconds: float) -> None:
-    self.spend('checkpoint', seconds)
-    self.kept.append((self.step, seconds))
-    self.journal.checkpoint(self.step, seconds)
-
-  def roll_back(self, step: int, seconds: float) -> None:
-    """For a bad step that takes as long as it takes to go back."""
-    bad = self.step + 1
-    self.spend('step_time', seconds)
-    self.passes(seconds)
-    self.lost += 2 * seconds
-    self._back_to(step)
-    self.journal.rewind(step, bad)
-
-  def end(self, error: BaseException | None = None) -> None:
-    self.journal.__exit__(type(error), error, None)
-
-  def _back_to(self, step: int) -> None:
-    self.step = step
-    self.lost += sum(seconds for at, seconds in self.kept if at > step)
-    self.kept = [(at, seconds) for at, seconds in self.kept if at <= step]
-
-  def told(self):
-    return goodput(read_metrics(self.workdir))
 
 
 @pytest.fixture
@@ -415,72 +309,3 @@ def test_the_report_lists_how_sessions_ended_and_what_they_lost(machine):
 def test_each_part_has_a_colour_of_its_own():
   colours = {re.search(f'--{name}: (#[0-9a-f]*);', STYLE)[1] for name in NAMES}
   assert len(colours) == len(NAMES)
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory) -> Path:
-  folder = tmp_path_factory.mktemp('goodput')
-  runs.run(folder, runs.command('prepare', folder, 'unused'))
-  return folder
-
-
-def work(record) -> float | None:
-  """Seconds that a process had spent on what may be lost, if it tells."""
-  spent = record if record['kind'] == 'time' else record.get('spent')
-  return spent and spent['total'] - spent['startup'] - spent['compile']
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_and_goes_on_tells_all_its_time(folder):
-  arguments = runs.command('train', folder, 'killed', checkpoint__every=20)
-  workdir = folder / 'killed'
-  for step in (5, 33):
-    runs.run_until(arguments, workdir, step, signal.SIGKILL)
-  last = [r for r in read_metrics(workdir) if work(r) is not None][-1]
-  done = runs.run(folder, arguments)
-  records = read_metrics(workdir)
-  told = goodput(records)
-  assert f'\n{format_goodput(told)}\n' in done.stderr
-  assert [s.ended for s in told.sessions] == [None, None, 'done']
-  # The second process lost its work after the newest save that was complete.
-  resumed = [r['step'] for r in records if r['kind'] == 'session'][-1]
-  saved = [
-    work(r)
-    for r in records
-    if r['kind'] == 'checkpoint' and r['step'] == resumed > 0
-  ]
-  assert told.sessions[0].lost > 0
-  assert told.sessions[1].lost == pytest.approx(
-    work(last) - sum(saved), abs=1e-3
-  )
-  assert told.sessions[2].lost == 0
-  first = records[0]
-  wall = records[-1]['time'] - (first['time'] - first['spent']['total'])
-  assert told.total == pytest.approx(wall, abs=0.1)
-
-
-@pytest.mark.slow
-def test_a_rollback_of_a_real_run_is_lost(folder, monkeypatch):
-  arguments = runs.command(
-    'train', folder, 'back', checkpoint__every=10,
-    bad_steps__action='roll_back', bad_steps__max_rollbacks=1,
-  )  # fmt: skip
-  arguments[1] = str(runs.ROOT / 'tests/faulty_main.py')
-  fault = {'kind': 'gradients', 'factors': {16: 1e39}}
-  monkeypatch.setenv('FAULT', repr(fault))
-  runs.run(folder, arguments, code=DATA_ERROR)
-  records = read_metrics(folder / 'back')
-  told = goodput(records)
-  (session,) = told.sessions
-  assert session.ended == 'BadNumbersError'
-  steps = [r['step'] for r in records if r['kind'] == 'train']
-  assert steps == list(range(1, 16))
-  # Steps 11 to 16 were made twice, and the first time is lost.
-  (saved,) = (r for r in records if r['kind'] == 'checkpoint')
-  times = [r for r in records if r['kind'] == 'time']
-  back = next(r for r in times if r['step'] == 10)
-  before, after = saved['spent']['step_time'], back['step_time']
-  assert after > before
-  kept = before + times[-1]['step_time'] - after
-  assert told.seconds['step_time'] == pytest.approx(kept, abs=1e-3)
-  assert session.lost > after - before
