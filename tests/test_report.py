@@ -8,14 +8,11 @@ from itertools import pairwise
 
 import pytest
 
+from train.goodput import goodput
 from train.metrics import MetricsWriter, read_metrics
 from train.report import render_report, write_report
-from train.report_run import (
-  TIME_PARTS,
-  best_evaluation,
-  split_sessions,
-  time_spent,
-)
+from train.report_run import best_evaluation
+from train.timing import PHASES
 
 CONFIG = {
   'seed': 0,
@@ -52,6 +49,9 @@ def write_session(writer, step, resumed):
 
 
 def write_steps(writer, start, stop, noise):
+  # An earlier record of the same process; the last one counts.
+  parts = dict.fromkeys(PHASES, 1.0)
+  writer.write('time', start, **parts, total=float(len(parts)))
   for step in range(start + 2, stop + 1, 2):
     loss = 3 + 7 * math.exp(-step / 80)
     writer.write(
@@ -80,9 +80,6 @@ def write_steps(writer, start, stop, noise):
         improved=worse == 0,
       )
       writer.write('checkpoint', step, seconds=1.5)
-  # An earlier record of the same process; the last one counts.
-  parts = dict.fromkeys((*TIME_PARTS, 'total'), 1.0)
-  writer.write('time', start, **parts)
   writer.write(
     'time',
     stop,
@@ -92,8 +89,9 @@ def write_steps(writer, start, stop, noise):
     step_time=60.0 + (stop - start),
     evaluation=3.0,
     checkpoint=1.5,
+    device_check=1.0,
     other=0.5,
-    total=100.0 + (stop - start),
+    total=101.0 + (stop - start),
   )
 
 
@@ -212,24 +210,29 @@ def test_the_status_tells_how_the_run_ended(records):
   assert 'Finished all 400 steps' in text
 
 
-def test_time_is_the_sum_of_the_last_record_of_each_session(records):
-  sessions = split_sessions(records)
-  parts = time_spent(sessions)
-  assert parts == {
+def test_the_time_of_records_that_tell_less_is_the_sum_of_their_sessions(
+  records,
+):
+  time = goodput(records)
+  # The time of these sessions is made up, and longer than their records lie
+  # apart.
+  assert {name: s for name, s in time.seconds.items() if s} == {
     'step_time': 60.0 + 240 + 60 + 160,
     'data_wait': 10.0,
     'evaluation': 6.0,
     'checkpoint': 3.0,
-    'startup': 20.0,
-    'compile': 40.0,
-    'other': 1.0,
+    'device_check': 2.0,
+    'startup': 10.0,
+    'compile': 20.0,
+    'restart': 30.0,
+    # And half a second to the event after the last sum.
+    'other': 2 * (0.5 + 0.5),
   }
-  text = Page(render_report('run', records, CONFIG, None)).text
-  assert f'{520 / 600:.1%}' in text
-  assert f'{40 / 600:.1%}' in text
-  first = dict(sessions[0].spent) | {'total': 400.0}
-  longer = [r if r != sessions[0].spent else first for r in records]
-  assert time_spent(split_sessions(longer))['unaccounted'] == 60.0
+  html = render_report('run', records, CONFIG, None)
+  text = Page(html).text
+  assert f'Goodput {520 / 603:.1%}' in text
+  assert f'{30 / 603:.1%}' in text
+  assert 'unknown' in re.findall('<td class=text>([^<]*)</td>', html)
 
 
 def test_shares_of_the_time_bar_fill_it_without_gaps(records):
@@ -369,7 +372,7 @@ def test_each_lack_is_told_in_words(records):
     return Page(render_report('run', selected, config, None)).text
 
   assert 'No evaluation has been recorded' in text(records[:5])
-  assert 'No time has been recorded' in text(records[:5])
+  assert 'No time has been recorded' in text(records[:1])
   assert 'No session has been recorded' in text(records[1:50])
   assert 'No training step has been recorded' in text(records[:1])
   assert 'No loss has been recorded' in text([])

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from train.goodput import NAMES, Goodput
+
 
 class Console:
   """Prints log lines, with a progress bar below them on a terminal.
@@ -137,6 +139,24 @@ def format_evaluation(record: Mapping[str, Any], total_steps: int) -> str:
   if record['improved']:
     parts.append('best so far')
   return '  '.join(parts)
+
+
+def format_goodput(goodput: Goodput) -> str:
+  """Returns one line: what share the steps had, and what had the rest."""
+  shares = {
+    name: goodput.seconds[name] / max(goodput.total, 1e-9)
+    for name in NAMES
+    if name != 'step_time'
+  }
+  rest = [
+    f'{NAMES[name]} {share:.1%}'
+    for name, share in sorted(shares.items(), key=lambda item: -item[1])
+    if share >= 0.0005
+  ]
+  line = f'Goodput {goodput.share:.1%} of {format_duration(goodput.total)}'
+  if len(goodput.sessions) > 1:
+    line += f' in {len(goodput.sessions)} sessions'
+  return line + (f': {", ".join(rest)}.' if rest else '.')
 
 
 def format_step(step: int, total_steps: int) -> str:

@@ -1,6 +1,7 @@
 """What a run tells: lines for a person, records for the report."""
 
 import contextlib
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ from etils import epath
 from model.flops import training_flops_per_token
 from train.chips import peak_flops
 from train.config import TrainConfig
-from train.console import Console
+from train.console import Console, format_goodput
+from train.goodput import DONE
 from train.metrics import MetricsWriter
+from train.signals import Interrupted
 from train.timing import Stopwatch
 
 
@@ -41,9 +44,11 @@ class Journal(contextlib.AbstractContextManager):
     self._epochs = epochs
     self._writer: MetricsWriter | None = None
     self._console: Console | None = None
+    self._begun = False
     self._start(step)
 
   def _start(self, step: int) -> None:
+    self._step = step
     self._last = (step, self._watch.training())
     if jax.process_index() == 0:
       self._writer = MetricsWriter(
@@ -53,12 +58,42 @@ class Journal(contextlib.AbstractContextManager):
       )
       self._console = Console(self._config.steps, step)
 
-  def rewind(self, step: int) -> None:
-    """Forgets the steps after this one, which the run makes again."""
-    self.__exit__()
-    self._start(step)
+  def rewind(self, step: int, bad: int) -> None:
+    """Forgets the steps after one; the run makes them again.
 
-  def __exit__(self, *error: object) -> None:
+    Args:
+      step: the one that the run has gone back to.
+      bad: the last one that was made.
+    """
+    # Two records, the second of a lower step: what lies before it is lost.
+    self._time(bad)
+    self._close()
+    self._start(step)
+    self._time(step)
+
+  def __exit__(
+    self, kind: Any, error: BaseException | None, trace: object
+  ) -> None:
+    try:
+      try:
+        # Before that the records are those of earlier processes.
+        if self._begun:
+          self._end(error)
+      finally:
+        self._close()
+    except Exception:
+      # The disk may be what failed, and the first error is the one to tell.
+      if error is None:
+        raise
+
+  def _end(self, error: BaseException | None) -> None:
+    """Records and prints where the time went, and how the process ended."""
+    self._time(self._step)
+    self._goodput(self._step, ended=_how_it_ended(error))
+    if self._writer is not None:
+      self.line(format_goodput(self._writer.goodput()))
+
+  def _close(self) -> None:
     if self._writer is not None:
       self._writer.close()
     if self._console is not None:
@@ -77,14 +112,16 @@ class Journal(contextlib.AbstractContextManager):
   def record_event(self, step: int, message: str) -> None:
     """Records something that happened, and where the time went until then."""
     self._write('event', step, message=message)
-    self.time(step)
+    self._time(step)
 
   def session(self, step: int, **values: Any) -> None:
     """Records the start of a process."""
-    self._write('session', step, **values)
+    self._begun = True
+    self._write('session', step, **values, spent=self._spent())
 
   def advance(self, step: int) -> None:
     """Moves the progress bar."""
+    self._step = max(self._step, step)
     if self._console is not None:
       self._console.advance(step)
 
@@ -106,23 +143,41 @@ class Journal(contextlib.AbstractContextManager):
     record |= self._epochs(step)
     if self._console is not None:
       self._console.train_line({'step': step} | record)
-    self._write('train', step, **record)
+    self._write('train', step, **record, spent=self._spent())
 
   def evaluation(self, step: int, **values: Any) -> None:
     """Prints and records an evaluation."""
     if self._console is not None:
       self._console.evaluation_line({'step': step} | values)
     self._write('evaluation', step, **values)
-    self.time(step)
+    self._time(step)
+    self._goodput(step)
 
   def checkpoint(self, step: int, seconds: float) -> None:
     """Records a save, and for how long it held the loop up."""
-    self._write('checkpoint', step, seconds=seconds)
+    self._write('checkpoint', step, seconds=seconds, spent=self._spent())
 
-  def time(self, step: int) -> None:
+  def _time(self, step: int) -> None:
     """Records where the process's time went so far."""
-    self._write('time', step, **self._watch.totals())
+    self._write('time', step, **self._spent())
+
+  def _goodput(self, step: int, **values: Any) -> None:
+    """Records where the time of the whole run went so far."""
+    if self._writer is not None:
+      self._write('goodput', step, **self._writer.goodput().record(), **values)
+
+  def _spent(self) -> dict[str, float]:
+    return {k: round(v, 4) for k, v in self._watch.totals().items()}
 
   def _write(self, kind: str, step: int, **values: Any) -> None:
+    self._step = max(self._step, step)
     if self._writer is not None:
       self._writer.write(kind, step, **values)
+
+
+def _how_it_ended(error: BaseException | None) -> str:
+  if error is None:
+    return DONE
+  if isinstance(error, Interrupted):
+    return signal.Signals(error.signum).name
+  return type(error).__name__

@@ -10,6 +10,8 @@ from typing import Any
 
 from etils import epath
 
+from train.goodput import Account, Goodput
+
 FILE_NAME = 'metrics.jsonl'
 # Kinds that a resumed run produces again. Records of sessions and of spent
 # time stay: the time was spent.
@@ -39,7 +41,8 @@ class MetricsWriter(contextlib.AbstractContextManager):
       files in `<workdir>/tensorboard`.
     resume_step: The step that the run continues from. Records of later steps
       which it will produce again are dropped, and so is a half-written last
-      line. None: the run starts at its beginning, and all of them are dropped.
+      line; what they tell of the time stays. None: the run starts at its
+      beginning, and all of them are dropped.
     clock: Gives the `time` of a record, in seconds since the epoch.
 
   Raises:
@@ -60,7 +63,11 @@ class MetricsWriter(contextlib.AbstractContextManager):
     last_step = -1 if resume_step is None else resume_step
     path = self._directory / FILE_NAME
     records = read_metrics(workdir) if path.exists() else []
-    lines = [_encode_line(r) for r in records_until(records, last_step)]
+    records = records_until(records, last_step)
+    lines = [_encode_line(record) for record in records]
+    self._account = Account()
+    for record in records:
+      self._account.add(record)
     self._lines: _LocalLines | _RemoteLines
     if '://' in os.fspath(workdir):
       self._lines = _RemoteLines(path, lines, clock)
@@ -79,7 +86,8 @@ class MetricsWriter(contextlib.AbstractContextManager):
     """Appends a record with the keys kind, step, time and those of `values`.
 
     Args:
-      kind: 'session', 'train', 'evaluation', 'checkpoint', 'event' or 'time'.
+      kind: 'session', 'train', 'evaluation', 'checkpoint', 'event', 'time' or
+        'goodput'.
       step: Updates of the weights so far.
       **values: Plain Python numbers, strings, None, and lists and dicts of
         them. The strings "nan", "inf" and "-inf" are read back as numbers.
@@ -88,10 +96,15 @@ class MetricsWriter(contextlib.AbstractContextManager):
     now = self._clock()
     record = {'kind': kind, 'step': step, 'time': round(now, 3), **values}
     self._lines.append(_encode_line(record), urgent=kind != 'train')
+    self._account.add(record)
     if self._events is not None and kind in TENSORBOARD_KINDS:
       for name, value in values.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
           self._events.add_scalar(f'{kind}/{name}', value, step, now)
+
+  def goodput(self) -> Goodput:
+    """Where the time of the run went, over all records so far."""
+    return self._account.goodput()
 
   def close(self) -> None:
     """Writes what is pending and closes the files; twice does no harm."""
@@ -137,12 +150,22 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def records_until(
   records: Iterable[dict[str, Any]], last_step: int
 ) -> list[dict[str, Any]]:
-  """Returns the records that a run resumed at `last_step` keeps."""
-  return [
-    record
-    for record in records
-    if record['kind'] not in REPEATED_KINDS or record['step'] <= last_step
-  ]
+  """Returns the records that a run resumed at `last_step` keeps.
+
+  Where a record that says what was `spent` is dropped, a record of kind 'time'
+  stands for it: the steps are made again, and yet they took their time. One is
+  enough for records in a row, since each tells all since the process began.
+  """
+  kept: list[dict[str, Any]] = []
+  spent: list[dict[str, Any]] = []
+  for record in records:
+    if record['kind'] not in REPEATED_KINDS or record['step'] <= last_step:
+      kept += [*spent, record]
+      spent = []
+    elif 'spent' in record:
+      place = {name: record[name] for name in ('step', 'time')}
+      spent = [{'kind': 'time', **place, **record['spent']}]
+  return kept + spent
 
 
 class _LocalLines:

@@ -3,19 +3,20 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 from etils import epath
 
 from train.console import format_count, format_duration, format_significant
+from train.goodput import Goodput, goodput
 from train.metrics import read_metrics
 from train.report_curves import render_curves
 from train.report_page import (
   data_table,
   fact_table,
   flatten,
+  format_moment,
   format_value,
   hide_secrets,
   note,
@@ -31,21 +32,11 @@ from train.report_run import (
   list_warnings,
   of_kind,
   split_sessions,
-  time_spent,
   tokens_seen,
   unigram_entropy,
 )
+from train.report_time import render_sessions, render_time
 
-TIME_NAMES = {
-  'step_time': 'training steps',
-  'data_wait': 'waiting for data',
-  'evaluation': 'evaluation',
-  'checkpoint': 'checkpoints',
-  'startup': 'start-up',
-  'compile': 'compilation',
-  'other': 'other',
-  'unaccounted': 'not accounted for',
-}
 # Events of a long run are cut to the newest.
 MAX_EVENTS = 200
 
@@ -104,12 +95,12 @@ def render_report(
     config: The resolved config as nested dicts, or None if unknown.
     sample: Text from the model, or None.
   """
-  sessions = split_sessions(records)
+  sessions, time = split_sessions(records), goodput(records)
   body = [
-    _render_headline(name, records, sessions, config),
+    _render_headline(name, records, sessions, time, config),
     render_curves(records, sessions),
-    _render_time(sessions),
-    _render_history(records, sessions),
+    render_time(time),
+    _render_history(records, sessions, time),
     _render_facts(sessions),
   ]
   if sample is not None:
@@ -123,25 +114,29 @@ def _render_headline(
   name: str,
   records: Sequence[Record],
   sessions: Sequence[Session],
+  time: Goodput,
   config: Mapping[str, Any] | None,
 ) -> str:
   known = config is not None and isinstance(config.get('steps'), int)
   total_steps = config['steps'] if config is not None and known else None
   lead = describe_status(records, total_steps)
   if sessions:
-    lead += f' · started {_moment(sessions[0].start["time"])}'
+    lead += f' · started {format_moment(sessions[0].start["time"])}'
   best = best_evaluation(records)
   result = describe_result(records, best, unigram_entropy(sessions))
   notes = ''.join(note(text) for text in list_warnings(records, sessions))
   return (
     f'<header><h1>{escape(name)}</h1><p class="lead">{escape(lead)}</p>'
     f'<p class="result">{escape(result)}</p>'
-    f'{_render_tiles(records, sessions, best)}{notes}</header>'
+    f'{_render_tiles(records, sessions, time, best)}{notes}</header>'
   )
 
 
 def _render_tiles(
-  records: Sequence[Record], sessions: Sequence[Session], best: Record | None
+  records: Sequence[Record],
+  sessions: Sequence[Session],
+  time: Goodput,
+  best: Record | None,
 ) -> str:
   tiles = []
   if best is not None:
@@ -156,11 +151,9 @@ def _render_tiles(
   if train:
     epoch = f'{train[-1]["epoch"]:.2f} epochs'
     tiles.append(('Tokens seen', format_count(tokens_seen(records)), epoch))
-  parts = time_spent(sessions)
-  if parts:
-    total = sum(parts.values())
-    share = f'{parts["step_time"] / total:.0%} in training steps'
-    tiles.append(('Duration', format_duration(total), share if total else ''))
+  if time.total:
+    share = f'goodput {time.share:.0%}'
+    tiles.append(('Duration', format_duration(time.total), share))
   if sessions:
     start = sessions[-1].start
     tiles.append(
@@ -174,70 +167,12 @@ def _render_tiles(
   return f'<dl class="tiles">{cells}</dl>' if cells else ''
 
 
-def _render_time(sessions: Sequence[Session]) -> str:
-  parts = time_spent(sessions)
-  total = sum(parts.values())
-  if not total:
-    return section(
-      'Where the time went', note('No time has been recorded yet.')
-    )
-  left = 0.0
-  bars, rows = [], []
-  for index, (part, seconds) in enumerate(parts.items()):
-    name, share = TIME_NAMES[part], seconds / total
-    label = f'{name}: {share:.1%}, {format_duration(seconds)}'
-    text = ''
-    if share >= 0.09:
-      style = ' class="on-light"' if index not in (0, 5) else ''
-      text = (
-        f'<text x="{100 * (left + share / 2):.3f}%" y="50%" dy="5"'
-        f' text-anchor="middle"{style}>{share:.0%}</text>'
-      )
-    bars.append(
-      f'<g><title>{escape(label)}</title><rect x="{100 * left:.3f}%" y="0"'
-      f' width="{100 * share:.3f}%" height="100%" fill="var(--p{index})"/>'
-      f'{text}</g>'
-    )
-    rows.append((f'--p{index}', name, seconds, share))
-    left += share
-  body = ''.join(
-    f'<tr><th scope="row"><span class="swatch" style="background:'
-    f'var({colour})"></span>{escape(name)}</th><td>{format_duration(seconds)}</td>'
-    f'<td>{share:.1%}</td></tr>'
-    for colour, name, seconds, share in rows
-  )
-  return section(
-    'Where the time went',
-    '<div class="card"><svg class="bar" role="img" aria-label="Shares of'
-    f' {format_duration(total)}; the table has them">{"".join(bars)}</svg>'
-    f'<table class="data"><tbody>{body}<tr class="sum"><th scope="row">total'
-    f'</th><td>{format_duration(total)}</td><td></td></tr></tbody></table>'
-    f'{_render_time_remark(sessions)}</div>',
-  )
-
-
-def _render_time_remark(sessions: Sequence[Session]) -> str:
-  sentences = []
-  if len(sessions) > 1:
-    sentences.append(f'Sum over {len(sessions)} sessions.')
-  unknown = sum(session.spent is None for session in sessions)
-  if unknown:
-    sentences.append(
-      f'{unknown} of {len(sessions)} ended before a first record of their time,'
-      ' which is missing here.'
-    )
-  return f'<p class="unit">{" ".join(sentences)}</p>' if sentences else ''
-
-
 def _render_history(
-  records: Sequence[Record], sessions: Sequence[Session]
+  records: Sequence[Record], sessions: Sequence[Session], time: Goodput
 ) -> str:
   parts = []
   if sessions:
-    heads = ['Started', 'From step', 'To step', 'Duration', 'Devices', 'Mesh']
-    parts.append(
-      data_table(heads, [_session_row(s) for s in sessions], numbers=(1, 2, 3))
-    )
+    parts.append(render_sessions(sessions, time.sessions))
   checkpoints = of_kind(records, 'checkpoint')
   if checkpoints:
     mean = sum(r['seconds'] for r in checkpoints) / len(checkpoints)
@@ -253,34 +188,13 @@ def _render_history(
     rows = [
       (
         f'{event["step"]:,}',
-        _moment(event['time']),
+        format_moment(event['time']),
         hide_secrets(str(event['message'])),
       )
       for event in events[-MAX_EVENTS:]
     ]
     parts.append(data_table(['Step', 'Time', 'Event'], rows, numbers=(0,)))
   return section('Sessions and events', *parts) if parts else ''
-
-
-def _session_row(session: Session) -> list[str]:
-  start = session.start
-  # Start-up comes before the first record, and a crash after the last sum.
-  seconds = max(
-    session.last['time'] - start['time'],
-    0.0 if session.spent is None else session.spent['total'],
-  )
-  processes = start['processes']
-  devices = str(start['devices'])
-  if processes > 1:
-    devices += f', {processes} processes'
-  return [
-    _moment(start['time']),
-    f'{start["step"]:,}' + (' (resumed)' if start['resumed'] else ''),
-    f'{session.last["step"]:,}',
-    format_duration(seconds),
-    devices,
-    format_value(start['mesh']),
-  ]
 
 
 def _render_facts(sessions: Sequence[Session]) -> str:
@@ -337,8 +251,3 @@ def _render_config(config: Mapping[str, Any] | None) -> str:
     if fields
   ]
   return section('Config', f'<div class="columns">{"".join(tables)}</div>')
-
-
-def _moment(seconds: float) -> str:
-  """Returns a time since the epoch as a date, in UTC."""
-  return f'{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC'

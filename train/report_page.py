@@ -6,6 +6,7 @@ security policy forbids every fetch. Without the script it is complete.
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
@@ -58,6 +59,11 @@ def format_value(value: Any) -> str:
   if isinstance(value, dict):
     return ', '.join(f'{k}: {format_value(v)}' for k, v in value.items())
   return str(value)
+
+
+def format_moment(seconds: float) -> str:
+  """Returns a time since the epoch as a date, in UTC."""
+  return f'{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC'
 
 
 def flatten(fields: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
@@ -133,12 +139,14 @@ STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1b1f24;
   --dim: #5b6470; --line: #dfe3e8; --blue: #0072b2; --orange: #d55e00;
   --green: #00805f; --raw: #85bbdd;
-  --p0: #0072b2; --p1: #e69f00; --p2: #009e73; --p3: #56b4e9; --p4: #cc79a7;
-  --p5: #d55e00; --p6: #999999; --p7: #d5d9de; }
+  --step_time: #0072b2; --data_wait: #e69f00; --evaluation: #009e73;
+  --checkpoint: #56b4e9; --device_check: #f0e442; --startup: #cc79a7;
+  --compile: #8d4f86; --other: #999999; --restart: #7a4a12;
+  --lost_steps: #c24a00; --down: #30363d; }
 @media (prefers-color-scheme: dark) { :root { --page: #0f1216; --card: #181c22;
   --ink: #e8ebef; --dim: #9aa4b1; --line: #2c333c; --blue: #56b4e9;
   --orange: #f0a13a; --green: #2fc79c; --raw: #3f7596;
-  --p0: #1f7fc0; --p7: #4a525c; } }
+  --step_time: #1f7fc0; --down: #565f6a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }

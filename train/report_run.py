@@ -7,16 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 Record = Mapping[str, Any]
-# Parts of the 'time' record, in the order in which the report shows them.
-TIME_PARTS = (
-  'step_time',
-  'data_wait',
-  'evaluation',
-  'checkpoint',
-  'startup',
-  'compile',
-  'other',
-)
 
 
 @dataclass(frozen=True)
@@ -26,12 +16,10 @@ class Session:
   Attributes:
     start: Its record of kind 'session'.
     last: Its last record of any kind.
-    spent: Its last record of kind 'time', or None.
   """
 
   start: Record
   last: Record
-  spent: Record | None
 
 
 def of_kind(records: Sequence[Record], kind: str) -> list[Record]:
@@ -42,12 +30,10 @@ def of_kind(records: Sequence[Record], kind: str) -> list[Record]:
 def split_sessions(records: Sequence[Record]) -> list[Session]:
   """Returns the sessions in their order."""
   starts = [i for i, r in enumerate(records) if r['kind'] == 'session']
-  sessions = []
-  for start, end in pairwise([*starts, len(records)]):
-    own = records[start:end]
-    spent = of_kind(own, 'time')
-    sessions.append(Session(own[0], own[-1], spent[-1] if spent else None))
-  return sessions
+  return [
+    Session(records[start], records[end - 1])
+    for start, end in pairwise([*starts, len(records)])
+  ]
 
 
 def tokens_seen(records: Sequence[Record]) -> int:
@@ -60,21 +46,6 @@ def tokens_seen(records: Sequence[Record]) -> int:
     tokens += (record['step'] - last_step) * record['tokens']
     last_step = record['step']
   return tokens
-
-
-def time_spent(sessions: Sequence[Session]) -> dict[str, float]:
-  """Returns the seconds of each part, summed over the sessions.
-
-  What the parts leave of the totals is 'unaccounted', if that is over a
-  hundredth. Empty if no time has been recorded.
-  """
-  spent = [session.spent for session in sessions if session.spent is not None]
-  if not spent:
-    return {}
-  parts = {part: sum(record[part] for record in spent) for part in TIME_PARTS}
-  total = sum(record['total'] for record in spent)
-  rest = total - sum(parts.values())
-  return parts | ({'unaccounted': rest} if rest > 0.01 * total else {})
 
 
 def best_evaluation(records: Sequence[Record]) -> Record | None:

@@ -209,7 +209,7 @@ class Run:
     set_aside = self.checkpoints.set_aside_after(self.step)
     first = max(wanted, batch_number(self.step, left_out))
     self.update(rollbacks=rollbacks, left_out=leave_out(left_out, first, bad))
-    self.journal.rewind(self.step)
+    self.journal.rewind(self.step, back.step)
     self.journal.event(
       self.step,
       f'{back.what} Back to step {self.step}; batches {first} to {bad} are '
@@ -318,7 +318,6 @@ class Run:
     self.checkpoints.wait()
     if best.step is not None and best.step != step:
       self.state = self.checkpoints.restore(best.step, self._abstract())
-    self.journal.time(step)
     said = f'Done at step {step}.'
     if best.step is not None:
       said += (

@@ -25,6 +25,7 @@ class Stopwatch:
   def __init__(self, start: float):
     self._start = start
     self._seconds = dict.fromkeys(PHASES, 0.0)
+    self._starting = True
 
   @contextlib.contextmanager
   def phase(self, name: str) -> Iterator[None]:
@@ -37,8 +38,9 @@ class Stopwatch:
 
   def startup_done(self) -> None:
     """Counts all time so far that is in no other phase as start-up."""
-    others = sum(self._seconds.values()) - self._seconds['startup']
-    self._seconds['startup'] = time.perf_counter() - self._start - others
+    totals = self.totals()
+    self._seconds = {name: totals[name] for name in PHASES}
+    self._starting = False
 
   def training(self) -> float:
     """Seconds of steps and of waiting for their data."""
@@ -47,5 +49,7 @@ class Stopwatch:
   def totals(self) -> dict[str, float]:
     """Seconds of each phase, of everything else, and of all together."""
     total = time.perf_counter() - self._start
-    other = total - sum(self._seconds.values())
-    return self._seconds | {'other': other, 'total': total}
+    rest = total - sum(self._seconds.values())
+    seconds = self._seconds | {'other': 0.0, 'total': total}
+    seconds['startup' if self._starting else 'other'] += rest
+    return seconds
