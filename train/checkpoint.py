@@ -185,7 +185,8 @@ class Checkpoints(contextlib.AbstractContextManager):
   def _failure(self, step: int, error: Exception) -> SaveError:
     others = [other for other in self.steps() if other != step]
     return SaveError(
-      f'Step {step} could not be saved in {self._directory}: {first_cause(error)} '
+      f'Step {step} could not be saved in {self._directory}: '
+      f'{first_cause(error)} '
       f'Steps that are saved: {others or "none"}.'
     )
 
