@@ -9,7 +9,7 @@ Commands:
   prepare   make the dataset
   evaluate  loss of a checkpoint on the validation split
   sample    continue prompts
-  checkpoints  the steps that are saved; with --check, whether they are good
+  checkpoints  the steps that are saved; with --verify, whether they are good
   report    write the workdir's report.html anew
   documents which documents a step was trained on
   verify    compare every mesh with one device, on emulated devices
@@ -75,8 +75,8 @@ _TOP_K = flags.DEFINE_integer(
 _TOP_P = flags.DEFINE_float(
   'top_p', 0.95, 'sample: choose among the likeliest of this probability.'
 )
-_CHECK = flags.DEFINE_bool(
-  'check', False, 'checkpoints, prepare: compare with the checksums.'
+_VERIFY = flags.DEFINE_bool(
+  'verify', False, 'checkpoints, prepare: compare with the checksums.'
 )
 _MAX_RESTARTS = flags.DEFINE_integer(
   'max_restarts', 20, 'supervise: start again this often at most.'
@@ -150,7 +150,7 @@ def prepare() -> None:
   from train.distributed import first_process_does
 
   def work() -> None:
-    data, check = training_data(config), _CHECK.value
+    data, check = training_data(config), _VERIFY.value
     for store in prepare_stores(data, log=print, check=check):
       print(f'Dataset: {store}')
 
@@ -215,7 +215,7 @@ def checkpoints() -> None:
   from train.commands import list_checkpoints
   from train.exits import CHECKPOINT_ERROR
 
-  if not list_checkpoints(_workdir(), check=_CHECK.value):
+  if not list_checkpoints(_workdir(), check=_VERIFY.value):
     sys.exit(CHECKPOINT_ERROR)
 
 

@@ -79,10 +79,10 @@ def test_damaged_data_ends_in_its_status_before_a_step(folder):
   data = bytearray(rows.read_bytes())
   data[len(data) // 2] ^= 1
   rows.write_bytes(data)
-  check = runs.command('prepare', folder, 'unused', '--check')
+  check = runs.command('prepare', folder, 'unused', '--verify')
   assert 'GB are as prepared' in runs.run(folder, check).stdout
   spoiled = runs.command(
-    'prepare', folder, 'unused', '--check', data__directory='spoiled'
+    'prepare', folder, 'unused', '--verify', data__directory='spoiled'
   )
   done = runs.run(folder, spoiled, code=DATA_ERROR)
   assert f'{rows.name} is not what was prepared' in done.stderr
@@ -108,7 +108,7 @@ def test_checkpoints_are_listed_and_checked(folder):
   steps = folder / 'listed' / 'checkpoints'
   listed = [runs.sys.executable, str(runs.ROOT / 'main.py'), 'checkpoints',
             '--workdir=listed']  # fmt: skip
-  lines = runs.run(folder, [*listed, '--check']).stdout.splitlines()
+  lines = runs.run(folder, [*listed, '--verify']).stdout.splitlines()
   saved = sorted(int(path.name) for path in steps.iterdir())
   assert len(lines) == len(saved)
   for step, line in zip(saved, lines, strict=True):
@@ -116,8 +116,8 @@ def test_checkpoints_are_listed_and_checked(folder):
     assert 'MB  good' in line
   assert sum('best so far' in line for line in lines) == 1
   flip_a_bit(steps / str(saved[-1]))
-  assert 'not checked' in runs.run(folder, listed).stdout
-  done = runs.run(folder, [*listed, '--check'], code=74)
+  assert 'not verified' in runs.run(folder, listed).stdout
+  done = runs.run(folder, [*listed, '--verify'], code=74)
   assert 'is damaged' in done.stdout.splitlines()[-1] or (
     'cannot be read' in done.stdout.splitlines()[-1]
   )
@@ -149,7 +149,7 @@ def test_a_run_reads_no_program_and_tells_no_secret(folder):
   # A program in place of an array is damage.
   array = max((step / 'state' / 'd').iterdir(), key=lambda p: p.stat().st_size)
   array.write_bytes(bombs(canary)['pickle'])
-  check = [*arguments[:2], 'checkpoints', '--workdir=guarded', '--check']
+  check = [*arguments[:2], 'checkpoints', '--workdir=guarded', '--verify']
   runs.run(folder, check, code=CHECKPOINT_ERROR)
   assert not canary.exists()
 

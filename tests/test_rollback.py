@@ -115,7 +115,7 @@ def test_the_steps_that_were_left_behind_are_saved_again(folder, back):
   assert set(range(7, 61, 7)) <= set(steps)
   assert {p.name for p in (back / 'quarantine').iterdir()} == {'20', '21'}
   told = runs.run(
-    folder, runs.command('checkpoints', folder, 'back', '--check', **FIELDS)
+    folder, runs.command('checkpoints', folder, 'back', '--verify', **FIELDS)
   ).stdout
   assert told.count('good') == len(steps)
 

@@ -184,7 +184,7 @@ def list_checkpoints(workdir: epath.Path, *, check: bool) -> bool:
   damaged = False
   with _saved_run(workdir, 'last') as (checkpoints, _):
     for step in checkpoints.steps():
-      said, size = 'not checked', f'{checkpoints.size(step) / 1e6:,.1f} MB'
+      said, size = 'not verified', f'{checkpoints.size(step) / 1e6:,.1f} MB'
       try:
         best = checkpoints.info(step).best
         if check:

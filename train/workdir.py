@@ -30,6 +30,8 @@ _FREE_BEGINNINGS = (
   'runtime.',
   'model.splash_',
   'offload.',
+  'watchdog.',
+  'device_check.',
 )
 _FREE_FIELDS = (
   'accumulation_steps',
