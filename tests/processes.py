@@ -69,6 +69,12 @@ class Cluster:
     """Sends a signal to one of them."""
     self._processes[index].send_signal(signum)
 
+  def children(self, index: int) -> list[int]:
+    """The processes that one of them has started."""
+    pid = str(self._processes[index].pid)
+    found = subprocess.check_output(['ps', '-o', 'pid=', '--ppid', pid])
+    return [int(number) for number in found.split()]
+
   def check_time(self) -> None:
     """Fails, with all that was printed, if the time is over."""
     assert time.monotonic() < self._end, f'hangs:\n{self._told()}'

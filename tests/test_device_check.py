@@ -15,7 +15,11 @@ from train.exits import HARDWARE_SUSPECT
 from train.setup import make_setup
 from train.state import init_state
 
-MESHES = [{'data': 4}, {'data': 2, 'fsdp': 2}, {'fsdp': 2, 'tensor': 2}]
+MESHES = [
+  {'data': 4},
+  pytest.param({'data': 2, 'fsdp': 2}, marks=pytest.mark.slow),
+  pytest.param({'fsdp': 2, 'tensor': 2}, marks=pytest.mark.slow),
+]
 
 
 def checked(mesh, **fields):

@@ -132,6 +132,23 @@ def test_a_third_ctrl_c_ends_at_once(folder):
   assert_goes_on_like_whole(folder, workdir.name)
 
 
+@pytest.mark.slow
+def test_supervise_starts_a_killed_run_again(folder):
+  workdir = folder / 'supervised'
+  fields = {'checkpoint__every': 7}
+  command = runs.command('supervise', folder, workdir.name, **fields)
+  with Cluster([command], [runs.environment()], folder, seconds=200) as cluster:
+    while runs.last_step(workdir) < 30:
+      cluster.check_time()
+      time.sleep(0.005)
+    (child,) = cluster.children(0)
+    os.kill(child, signal.SIGKILL)
+    (output,) = cluster.wait([0])
+  assert 'supervise: Ended by SIGKILL, step' in output
+  assert 'restart 1 of 20 in 5 s' in output
+  assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
+
+
 class Metadata(http.server.BaseHTTPRequestHandler):
   """A metadata server of a machine that is preempted at some time."""
 
