@@ -72,7 +72,7 @@ def test_the_others_of_a_killed_process_are_out_soon(
     outputs = cluster.wait(codes)
     check_seconds(begin, OUT_SECONDS, record_property)
   if victim:
-    assert 'Another process is lost' in outputs[0]
+    assert ' is lost: ' in outputs[0]
   # Both go on from the newest checkpoint.
   before = runs.last_step(workdir)
   more = {'steps': before + 10}
@@ -100,10 +100,10 @@ def test_a_process_that_is_stuck_ends_all_with_their_stacks(
   with pair(folder, 'stuck', fault, watchdog__minutes=seconds / 60) as cluster:
     cluster.wait_for_text(1, 'stuck')
     begin = time.monotonic()
-    outputs = cluster.wait([HANG, HANG])
+    # The watchdog of the other may find it gone before its own time is up.
+    outputs = cluster.wait([(HANG, START_AGAIN), HANG])
     check_seconds(begin, seconds + 5, record_property)
-  for output in outputs:
-    assert re.search(r'No progress for 1[2-7] s while waiting for', output)
+  assert re.search(r'No progress for 1[2-7] s while waiting for', outputs[1])
   # The innermost function of the stuck thread.
   assert 'in hang\n' in outputs[1]
   assert 'in hang\n' not in outputs[0]
