@@ -38,6 +38,7 @@ def main() -> int:
     status = subprocess.run(
       [
         sys.executable, '-m', 'pytest', '-q', '-m', 'slow or not slow',
+        '-n', '2', '--dist', 'loadfile',
         f'--junitxml={report}', *tests_of_the_table(),
       ],
       cwd=ROOT,

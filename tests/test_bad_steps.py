@@ -139,13 +139,11 @@ FIELDS = {
 @pytest.mark.parametrize(
   'values',
   [
-    {0: np.nan},
-    {2: np.inf},
-    {20: -np.inf},
+    {0: np.nan, 2: np.inf, 20: -np.inf},
     {4: np.nan, 5: np.nan, 6: np.nan},
     {20: 1e6},
   ],
-  ids=['nan first', 'inf', '-inf', 'three in a row', 'a million'],
+  ids=['not finite', 'three in a row', 'a million'],
 )
 def test_a_bad_step_costs_itself_and_nothing_else(monkeypatch, values):
   fields = FIELDS | {'bad_steps.limit': 8.0}
@@ -156,7 +154,7 @@ def test_a_bad_step_costs_itself_and_nothing_else(monkeypatch, values):
   bad = [number for number, metrics in enumerate(told) if metrics['bad']]
   assert bad == list(values)
   in_row = [told[number]['bad_in_row'] for number in values]
-  assert in_row == list(range(1, len(values) + 1))
+  assert in_row == ([1, 2, 3] if 5 in values else [1] * len(values))
   for part in ('params', 'ema'):
     assert cases.same_bits(getattr(state, part), getattr(wanted, part))
   # The moments too; the count of the learning rate goes on.

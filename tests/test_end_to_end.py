@@ -55,6 +55,7 @@ def test_a_signal_saves_the_step_and_loses_none(folder):
   assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_workdir_is_refused_and_harms_nothing(folder):
   arguments = runs.command('train', folder, 'shared')
   workdir = folder / 'shared'
@@ -123,6 +124,7 @@ def test_checkpoints_are_listed_and_checked(folder):
   )
 
 
+@pytest.mark.slow
 def test_a_run_reads_no_program_and_tells_no_secret(folder):
   secret = {'data__engine__options': "('--password=hunter2',)"}
   arguments = runs.command('train', folder, 'guarded', **secret)
@@ -154,6 +156,7 @@ def test_a_run_reads_no_program_and_tells_no_secret(folder):
   assert not canary.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_and_nothing_else_changes(folder):
   arguments = runs.command('train', folder, 'damaged')
   workdir = folder / 'damaged'
