@@ -161,7 +161,23 @@ def slow_save() -> None:
   Checkpoints._finish = finish
 
 
+def no_disk() -> None:
+  """No save can begin from a step on."""
+  from train.checkpoint import Checkpoints
+  from train.checkpoint_info import SaveError
+
+  plain = Checkpoints.save
+
+  def save(self, state, info):
+    if info.step >= FAULT['step']:
+      raise SaveError('there is no disk')
+    plain(self, state, info)
+
+  Checkpoints.save = save
+
+
 FAULTS = {
+  'no_disk': no_disk,
   'hang': lambda: after_a_step(hang),
   'raise': lambda: after_a_step(fail),
   'bit': lambda: after_a_step(flip_bit),

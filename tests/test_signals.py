@@ -12,7 +12,7 @@ import pytest
 import runs
 from processes import ROOT, Cluster
 
-from train.exits import BY_HAND, START_AGAIN
+from train.exits import BY_HAND, CHECKPOINT_ERROR, START_AGAIN
 from train.platform_notice import google_preemption
 from train.signals import stop_request
 
@@ -147,6 +147,22 @@ def test_supervise_starts_a_killed_run_again(folder):
   assert 'supervise: Ended by SIGKILL, step' in output
   assert 'restart 1 of 20 in 5 s' in output
   assert runs.numbers(workdir) == runs.numbers(folder / 'whole')
+
+
+@pytest.mark.slow
+def test_a_last_save_that_fails_is_no_success(folder):
+  fields = FIELDS | {
+    'checkpoint__on_failure': 'continue', 'checkpoint__every': 50,
+  }  # fmt: skip
+  command = runs.command('train', folder, 'unsaved', **fields)
+  command[1] = FAULTY
+  fault = {'kind': 'no_disk', 'step': 100}
+  environment = runs.environment() | {'FAULT': repr(fault)}
+  with Cluster([command], [environment], folder, seconds=120) as cluster:
+    (output,) = cluster.wait([CHECKPOINT_ERROR])
+  # Step 100 was let pass, as the configuration says; the last one was not.
+  assert runs.last_step(folder / 'unsaved') == 120
+  assert 'main.py: there is no disk' in output
 
 
 class Metadata(http.server.BaseHTTPRequestHandler):

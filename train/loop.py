@@ -255,6 +255,6 @@ def _go_on(
     except Stopped as stop:
       stopped = stop.signum
   if saves or stopped:
-    run.save()
+    run.save(last=bool(stopped) or run.finished())
   if stopped:
     raise run.interrupted(stopped)

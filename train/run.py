@@ -266,16 +266,27 @@ class Run:
     self.journal.evaluation(self.step, **result, improved=improved)
     return improved
 
-  def save(self) -> None:
-    """Starts to save the state; says so where that fails."""
+  def save(self, *, last: bool) -> None:
+    """Starts to save the state; says so where that fails.
+
+    Args:
+      last: whether the process saves no more: then it has to succeed.
+    """
     assert self.state is not None
     self.watchdog.progress(f'saving step {self.step}')
     self.saved_at = begin = time.monotonic()
     with self.watch.phase('checkpoint'):
+      # A save that failed before is no reason to leave this one out.
+      try:
+        self.checkpoints.wait()
+      except SaveError as error:
+        self._unsaved(error)
       try:
         self.checkpoints.save(self.state, self.info)
       except SaveError as error:
         self._unsaved(error)
+        if last:
+          raise
     self.journal.checkpoint(self.step, time.monotonic() - begin)
     self.watchdog.progress(f'waiting for step {self.step + 1}')
 
