@@ -22,11 +22,9 @@ from train.state import (
   state_shardings,
 )
 from train.step import (
-  compile_lowered,
   compile_step,
   jit_eval_step,
   jit_train_step,
-  lower,
 )
 
 if TYPE_CHECKING:
@@ -208,27 +206,6 @@ def data_marks(config: ModelConfig, manifest: 'Manifest') -> Marks:
   )
 
 
-def compile_train_step(
-  setup: Setup,
-  marks: Marks,
-  state: TrainState,
-  rows: Rows,
-  *,
-  augmented: bool = False,
-) -> Any:
-  """Compiles the training step for batches of these rows.
-
-  Args:
-    setup: the run.
-    marks: ids of the special tokens.
-    state: the state, or its shapes and shardings.
-    rows: of the training split; only their length and dtype matter.
-    augmented: whether the batches are (train/rows.py).
-  """
-  traced = trace_train_step(setup, marks, state, rows, augmented=augmented)
-  return compile_lowered(lower(traced, setup.mesh), setup.mesh)
-
-
 def trace_train_step(
   setup: Setup,
   marks: Marks,
@@ -237,7 +214,15 @@ def trace_train_step(
   *,
   augmented: bool = False,
 ) -> Any:
-  """Traces the training step that `compile_train_step` compiles."""
+  """Traces the training step for batches of these rows.
+
+  Args:
+    setup: the run.
+    marks: ids of the special tokens.
+    state: the state, or its shapes and shardings.
+    rows: of the training split; only their length and dtype matter.
+    augmented: whether the batches are (train/rows.py).
+  """
   sharding = setup.batch_sharding
   jitted = jit_train_step(setup.recipe, marks, setup.shardings, sharding)
   batch = _batch(rows, setup.config.batch_size, sharding, augmented)
