@@ -5,9 +5,9 @@ import os
 import pathlib
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 
+from train.background import looked_at
 from train.cluster.tpu import metadata
 from train.signals import StopRequest
 
@@ -46,28 +46,21 @@ def platform_notice(
   if preempted is None:
     yield
     return
-  ended = threading.Event()
 
-  def ask() -> None:
-    while not ended.wait(seconds):
-      try:
-        noticed = preempted()
-      except OSError:
-        # The metadata server may be away for a moment.
-        continue
-      if noticed:
-        print(
-          'The platform is about to take this machine away.',
-          file=sys.stderr,
-          flush=True,
-        )
-        request.receive(signal.SIGTERM)
-        return
+  def ask() -> bool:
+    try:
+      noticed = preempted()
+    except OSError:
+      # The metadata server may be away for a moment.
+      return True
+    if noticed:
+      print(
+        'The platform is about to take this machine away.',
+        file=sys.stderr,
+        flush=True,
+      )
+      request.receive(signal.SIGTERM)
+    return not noticed
 
-  thread = threading.Thread(target=ask, name='notice', daemon=True)
-  thread.start()
-  try:
+  with looked_at(ask, seconds, 'notice'):
     yield
-  finally:
-    ended.set()
-    thread.join()

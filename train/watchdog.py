@@ -9,14 +9,15 @@ import contextlib
 import faulthandler
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 
+from train.background import looked_at
 from train.config import WatchdogConfig
 from train.exits import HANG
 
 _LOOK_SECONDS = 0.5
+_OTHERS_SECONDS = 2.0
 
 
 class Watchdog:
@@ -66,22 +67,19 @@ def _dump_and_exit(message: str) -> None:
   print(f'\n{message}', file=sys.stderr, flush=True)
   faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
   sys.stderr.flush()
+  # The others are stuck as well, and the loss of this process would end them
+  # before they have written theirs.
+  time.sleep(_OTHERS_SECONDS)
   os._exit(HANG)
 
 
 @contextlib.contextmanager
 def watched(watchdog: Watchdog) -> Iterator[Watchdog]:
   """Looks at the progress from time to time, in the block."""
-  ended = threading.Event()
 
-  def watch() -> None:
-    while not ended.wait(_LOOK_SECONDS):
-      watchdog.look()
+  def look() -> bool:
+    watchdog.look()
+    return True
 
-  thread = threading.Thread(target=watch, name='watchdog', daemon=True)
-  thread.start()
-  try:
+  with looked_at(look, _LOOK_SECONDS, 'watchdog'):
     yield watchdog
-  finally:
-    ended.set()
-    thread.join()
