@@ -23,7 +23,7 @@ ALLOWED = {
   },
   'train': {
     'absl', 'etils', 'flax', 'input_pipeline', 'jax', 'model', 'numpy', 'optax',
-    'orbax', 'tensorboardX', 'tqdm', 'train',
+    'orbax', 'scipy', 'tensorboardX', 'tqdm', 'train',
   },
 }  # fmt: skip
 WITHOUT_TENSORFLOW = (
