@@ -214,20 +214,30 @@ def plan() -> None:
 
   set_up_environment()
   from input_pipeline.augmentation.config import augmentation_config
+  from input_pipeline.config import training_data
   from train.config import train_config
+  from train.data import prepared_repetition
   from train.planning.command import plan_run
 
   config = _config()
+  augmentation = augmentation_config(config)
   print(
     plan_run(
       train_config(config),
       topology=flags.TOPOLOGY.value,
       prices=dict(config.planning.prices),
       cache=config.runtime.compilation_cache,
-      augmented=bool(augmentation_config(config).active),
+      augmented=bool(augmentation.active),
       searched=config.planning.searched if flags.SEARCH.value else None,
       workdir=_workdir() if flags.WORKDIR.value else None,
       as_json=flags.JSON.value,
+      data=prepared_repetition(
+        training_data(config),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        repack=augmentation.repack,
+        steps=config.steps,
+      ),
     )
   )
 
