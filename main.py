@@ -14,6 +14,7 @@ Commands:
   documents which documents a step was trained on
   verify    compare every mesh with one device, on emulated devices
   plan      memory, speed and cost of a run on a machine that need not be here
+  ladder    train small models, and forecast the loss of the large one
 
 Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
@@ -31,7 +32,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import flags
-from configs.check import check, from_json, to_dict
+from configs.check import check, from_dict, from_json, to_dict
 from configs.mistakes import config_files, explain, is_ours
 
 _STARTED = time.perf_counter()
@@ -45,14 +46,21 @@ class UsageError(Exception):
 
 def train() -> None:
   """Trains or resumes, then writes the report."""
+  from train.report import write_report
+
+  workdir = _workdir()
+  _train(_config(), workdir, _STARTED)
+  if _is_first_process():
+    print(f'Report: {write_report(workdir)}')
+
+
+def _train(config: ConfigDict, workdir: epath.Path, started: float) -> None:
   from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import training_data
   from train.config import train_config
   from train.loop import train as run
   from train.redact import redact
-  from train.report import write_report
 
-  config, workdir = _config(), _workdir()
   run(
     train_config(config),
     training_data(config),
@@ -60,10 +68,8 @@ def train() -> None:
     resolved=redact(to_dict(config)),
     workdir=workdir,
     allow_change=flags.ALLOW_CHANGE.value,
-    started=_STARTED,
+    started=started,
   )
-  if _is_first_process():
-    print(f'Report: {write_report(workdir)}')
 
 
 def supervise() -> None:
@@ -242,6 +248,33 @@ def plan() -> None:
   )
 
 
+def ladder() -> None:
+  """Trains small models, and forecasts the loss of the configuration's."""
+  from input_pipeline.config import training_data
+  from train.data import prepared_stores
+  from train.tuning.ladder_run import Options, run_ladder
+
+  config, workdir = _config(), _workdir()
+  options = Options(
+    flops=flags.FLOPS.value,
+    hours=flags.HOURS.value,
+    ratios=tuple(flags.TOKENS_PER_PARAMETER.value),
+    sizes=flags.SIZES.value,
+  )
+  # The first run would count it as its own time.
+  prepared_stores(training_data(config))
+  said = run_ladder(
+    to_dict(config),
+    options,
+    lambda values, folder: _train(
+      from_dict(values), folder, time.perf_counter()
+    ),
+    workdir=workdir,
+  )
+  if _is_first_process():
+    print(said)
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
   'train': train,
   'supervise': supervise,
@@ -253,6 +286,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
   'documents': documents,
   'verify': verify,
   'plan': plan,
+  'ladder': ladder,
 }
 
 

@@ -63,6 +63,19 @@ JSON = flags.DEFINE_bool('json', False, 'documents, plan: print JSON.')
 TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'plan: the machine, such as v5p:4x4x4 or h100:8x8.'
 )
+FLOPS = flags.DEFINE_float(
+  'flops', None, 'ladder: floating-point operations of all its runs.'
+)
+HOURS = flags.DEFINE_float(
+  'hours', None, 'ladder: hours of all its runs on this machine.'
+)
+SIZES = flags.DEFINE_integer('sizes', 6, 'ladder: sizes of models.')
+TOKENS_PER_PARAMETER = flags.DEFINE_multi_float(
+  'tokens_per_parameter',
+  [],
+  'ladder: of its runs; may be given several times, to tell what parameters '
+  'and what tokens are worth apart. Without it: as many as the run has.',
+)
 SEARCH = flags.DEFINE_bool(
   'search', False, 'plan: find the mesh, remat policy and microbatch.'
 )

@@ -188,11 +188,11 @@ def _render_plot(
   chart: Chart, lines: Sequence[Line], x_axis: Axis, y_axis: Axis
 ) -> str:
   parts = [_render_grid(chart, x_axis, y_axis)]
-  shapes = [_shape(line.points, x_axis, y_axis) for line in lines]
+  shapes = [shape_of(line.points, x_axis, y_axis) for line in lines]
   if chart.reference is not None:
     value, name = chart.reference
     at = y_axis.fraction(value)
-    y = _percent(1 - at)
+    y = percent(1 - at)
     spots = [
       _Spot(across, at, side, anchor)
       for across, anchor in ((1.0, 'end'), (0.0, 'start'))
@@ -203,7 +203,7 @@ def _render_plot(
       f'{_render_label(name, spots, shapes)}'
     )
   paths = ''.join(
-    f'<path class="curve {line.style}" d="{_path(shape)}"/>'
+    f'<path class="curve {line.style}" d="{path_of(shape)}"/>'
     for line, shape in zip(lines, shapes, strict=True)
   )
   parts.append(
@@ -211,8 +211,8 @@ def _render_plot(
     f' preserveAspectRatio="none">{paths}</svg>'
   )
   parts.extend(
-    f'<circle class="dot {line.style}" r="3" cx="{_percent(run[0][0])}"'
-    f' cy="{_percent(1 - run[0][1])}"/>'
+    f'<circle class="dot {line.style}" r="3" cx="{percent(run[0][0])}"'
+    f' cy="{percent(1 - run[0][1])}"/>'
     for line, shape in zip(lines, shapes, strict=True)
     for run in shape
     if len(run) == 1
@@ -239,7 +239,8 @@ def _rounded(value: float) -> float | None:
   return float(f'{value:.5g}') if math.isfinite(value) else None
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+  """Returns a part of a plot's width or height, as SVG takes it."""
   return f'{100 * fraction:.3f}%'
 
 
@@ -248,7 +249,7 @@ def _render_grid(chart: Chart, x_axis: Axis, y_axis: Axis) -> str:
   percent_axis = Axis(100 * y_axis.low, 100 * y_axis.high, y_axis.log)
   for value, label in (percent_axis if chart.percent else y_axis).ticks(5):
     fraction = (percent_axis if chart.percent else y_axis).fraction(value)
-    y = _percent(1 - fraction)
+    y = percent(1 - fraction)
     unit = '%' if chart.percent else ''
     parts.append(
       f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
@@ -258,7 +259,7 @@ def _render_grid(chart: Chart, x_axis: Axis, y_axis: Axis) -> str:
   for value, label in x_axis.ticks(5):
     if value != int(value):
       continue
-    x = _percent(x_axis.fraction(value))
+    x = percent(x_axis.fraction(value))
     parts.append(
       f'<text class="tick" x="{x}" y="100%" dy="18" text-anchor="middle">'
       f'{label}</text>'
@@ -269,7 +270,7 @@ def _render_grid(chart: Chart, x_axis: Axis, y_axis: Axis) -> str:
     '</text>'
   )
   for step in chart.restarts:
-    x = _percent(x_axis.fraction(step))
+    x = percent(x_axis.fraction(step))
     parts.append(f'<line class="restart" x1="{x}" x2="{x}" y1="0" y2="100%"/>')
   return ''.join(parts)
 
@@ -285,7 +286,7 @@ def _render_mark(
   anchor = 'start' if across < 0.2 else 'middle' if across < 0.7 else 'end'
   spots = [_Spot(across, at, side, anchor) for side in (2, -2)]
   return (
-    f'<circle class="mark" cx="{_percent(across)}" cy="{_percent(1 - at)}"'
+    f'<circle class="mark" cx="{percent(across)}" cy="{percent(1 - at)}"'
     f' r="5"/>{_render_label(text, spots, shapes)}'
   )
 
@@ -317,13 +318,13 @@ def _render_label(
   below = 6 * abs(spot.side) + 9
   shift = -6 * abs(spot.side) if spot.side > 0 else below
   return (
-    f'<text class="label" x="{_percent(spot.across)}"'
-    f' y="{_percent(1 - spot.up)}" dy="{shift}" text-anchor="{spot.anchor}">'
+    f'<text class="label" x="{percent(spot.across)}"'
+    f' y="{percent(1 - spot.up)}" dy="{shift}" text-anchor="{spot.anchor}">'
     f'{escape(text)}</text>'
   )
 
 
-def _shape(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Shape:
+def shape_of(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Shape:
   """Returns the runs of finite points as fractions of the plot."""
   runs: Shape = [[]]
   for step, value in points:
@@ -336,7 +337,8 @@ def _shape(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Shape:
   return [run for run in runs if run]
 
 
-def _path(shape: Shape) -> str:
+def path_of(shape: Shape) -> str:
+  """Returns what a path element draws of a shape."""
   return ''.join(
     f'{"L" if i else "M"}{1000 * x:.1f} {1000 * (1 - y):.1f}'
     for run in shape

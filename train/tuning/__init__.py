@@ -1,0 +1,1 @@
+"""Hyper-parameters, and the loss to expect, found by training small models."""
