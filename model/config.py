@@ -27,6 +27,7 @@ REMAT_KEEPS: dict[str, tuple[str, ...]] = {
   'full': (),
 }
 REMATS = ('none', *REMAT_KEEPS)
+DROPOUT_SITES = ('embedding', 'attention', 'residual', 'mlp')
 CONTEXT_PARALLELISMS = ('all_gather', 'ring', 'ulysses')
 
 
@@ -132,7 +133,7 @@ class ModelConfig:
     ):  # fmt: skip
       field = name if name == 'microbatches' else f'model.{name}'
       _check_positive(field, getattr(self, name))
-    for name in ('embedding', 'attention', 'residual', 'mlp'):
+    for name in DROPOUT_SITES:
       rate = getattr(self, f'{name}_dropout')
       if not 0 <= rate < 1:
         raise ValueError(
@@ -203,12 +204,14 @@ class ModelConfig:
     return self.mlp in ('swiglu', 'geglu')
 
   @property
-  def dropout(self) -> bool:
-    """Whether the training step needs a dropout key."""
-    return any((
-      self.embedding_dropout, self.attention_dropout, self.residual_dropout,
-      self.mlp_dropout,
-    ))  # fmt: skip
+  def dropout_rates(self) -> dict[str, Any]:
+    """Of the sites where dropout is on; a rate that is an array is on."""
+    rates = {site: getattr(self, f'{site}_dropout') for site in DROPOUT_SITES}
+    return {
+      site: rate
+      for site, rate in rates.items()
+      if not (isinstance(rate, (int, float)) and rate == 0)
+    }
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:

@@ -1,0 +1,1 @@
+"""Finds hyper-parameters: studies of many trials."""
