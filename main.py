@@ -25,78 +25,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from absl import app, flags, logging
+from absl import app, logging
+from absl.flags import FLAGS, Error, adopt_module_key_flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
+from configs import flags
 from configs.check import check, from_json, to_dict
 from configs.mistakes import config_files, explain, is_ours
 
 _STARTED = time.perf_counter()
-
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Configuration file, such as configs/tiny.py.'
-)
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder of the run: checkpoints, metrics, report.'
-)
-_ALLOW_CHANGE = flags.DEFINE_bool(
-  'allow_change',
-  False,
-  'train: go on although configuration or data differ from the saved run.',
-)
-_MULTIHOST = flags.DEFINE_bool(
-  'multihost',
-  None,
-  'Expect a cluster; --nomultihost: run alone. Neither: a cluster that the '
-  'launcher describes is joined.',
-)
-flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.')
-flags.DEFINE_integer('num_processes', None, 'Processes of the cluster.')
-flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
-_CHECKPOINT = flags.DEFINE_string(
-  'checkpoint', 'best', 'evaluate, sample: best, last or a step.'
-)
-_PROMPTS = flags.DEFINE_multi_string(
-  'prompt', [], 'sample: a text to continue; may be given several times.'
-)
-_PROMPTS_FILE = flags.DEFINE_string(
-  'prompts_file', None, 'sample: a file with a prompt on each line.'
-)
-_MAX_TOKENS = flags.DEFINE_integer(
-  'max_tokens', 200, 'sample: tokens to generate at most.'
-)
-_TEMPERATURE = flags.DEFINE_float(
-  'temperature', 0.8, 'sample: divides the logits; 0 takes the likeliest.'
-)
-_TOP_K = flags.DEFINE_integer(
-  'top_k', None, 'sample: choose among this many likeliest tokens.'
-)
-_TOP_P = flags.DEFINE_float(
-  'top_p', 0.95, 'sample: choose among the likeliest of this probability.'
-)
-_VERIFY = flags.DEFINE_bool(
-  'verify', False, 'checkpoints, prepare: compare with the checksums.'
-)
-_MAX_RESTARTS = flags.DEFINE_integer(
-  'max_restarts', 20, 'supervise: start again this often at most.'
-)
-_SEED = flags.DEFINE_integer(
-  'seed', 0, 'sample: seed of the choice.', 0, (1 << 32) - 1
-)
-_STEP = flags.DEFINE_integer(
-  'step', None, 'documents: the step, counted as in the log.'
-)
-_ROW = flags.DEFINE_integer(
-  'row', None, 'documents: only this row of the batch.'
-)
-_JSON = flags.DEFINE_bool('json', False, 'documents, plan: print JSON.')
-_TOPOLOGY = flags.DEFINE_string(
-  'topology', None, 'plan: the machine, such as v5p:4x4x4 or h100:8x8.'
-)
-_SEARCH = flags.DEFINE_bool(
-  'search', False, 'plan: find the mesh, remat policy and microbatch.'
-)
+# --help lists them.
+adopt_module_key_flags(flags)
 
 
 class UsageError(Exception):
@@ -119,7 +59,7 @@ def train() -> None:
     augmentation_config(config),
     resolved=redact(to_dict(config)),
     workdir=workdir,
-    allow_change=_ALLOW_CHANGE.value,
+    allow_change=flags.ALLOW_CHANGE.value,
     started=_STARTED,
   )
   if _is_first_process():
@@ -137,7 +77,7 @@ def supervise() -> None:
     run(
       [sys.executable, sys.argv[0], *words],
       lambda: saved_steps(workdir),
-      max_restarts=_MAX_RESTARTS.value,
+      max_restarts=flags.MAX_RESTARTS.value,
     )
   )
 
@@ -150,7 +90,7 @@ def prepare() -> None:
   from train.distributed import first_process_does
 
   def work() -> None:
-    data, check = training_data(config), _VERIFY.value
+    data, check = training_data(config), flags.VERIFY.value
     for store in prepare_stores(data, log=print, check=check):
       print(f'Dataset: {store}')
 
@@ -171,7 +111,7 @@ def evaluate() -> None:
     train_config(config),
     training_data(config),
     workdir=_workdir(),
-    which=_CHECKPOINT.value,
+    which=flags.CHECKPOINT.value,
   )
   if _is_first_process():
     print(json.dumps(result))
@@ -183,9 +123,9 @@ def sample() -> None:
   from train.commands import sample_run
   from train.config import train_config
 
-  prompts = list(_PROMPTS.value)
-  if _PROMPTS_FILE.value is not None:
-    file = epath.Path(_PROMPTS_FILE.value)
+  prompts = list(flags.PROMPTS.value)
+  if flags.PROMPTS_FILE.value is not None:
+    file = epath.Path(flags.PROMPTS_FILE.value)
     if not file.exists():
       raise UsageError(f'--prompts_file: there is no file {file}.')
     # What is not UTF-8 is refused by name.
@@ -194,15 +134,15 @@ def sample() -> None:
   pairs = sample_run(
     train_config(_config()),
     workdir=_workdir(),
-    which=_CHECKPOINT.value,
+    which=flags.CHECKPOINT.value,
     prompts=prompts or [''],
     sampling=SamplingConfig(
-      max_tokens=_MAX_TOKENS.value,
-      temperature=_TEMPERATURE.value,
-      top_k=_TOP_K.value,
-      top_p=_TOP_P.value,
+      max_tokens=flags.MAX_TOKENS.value,
+      temperature=flags.TEMPERATURE.value,
+      top_k=flags.TOP_K.value,
+      top_p=flags.TOP_P.value,
     ),
-    seed=_SEED.value,
+    seed=flags.SEED.value,
   )
   if _is_first_process():
     for number, (prompt, text) in enumerate(pairs, start=1):
@@ -215,7 +155,7 @@ def checkpoints() -> None:
   from train.commands import list_checkpoints
   from train.exits import CHECKPOINT_ERROR
 
-  if not list_checkpoints(_workdir(), check=_VERIFY.value):
+  if not list_checkpoints(_workdir(), check=flags.VERIFY.value):
     sys.exit(CHECKPOINT_ERROR)
 
 
@@ -243,12 +183,12 @@ def documents() -> None:
   print(
     documents_of_run(
       stream,
-      step=_STEP.value,
+      step=flags.STEP.value,
       steps=config.steps,
-      row=_ROW.value,
+      row=flags.ROW.value,
       rows=config.batch_size,
-      left_out=left_out_of_run(_workdir()) if _WORKDIR.value else (),
-      lines_of_json=_JSON.value,
+      left_out=left_out_of_run(_workdir()) if flags.WORKDIR.value else (),
+      lines_of_json=flags.JSON.value,
     )
   )
 
@@ -274,20 +214,30 @@ def plan() -> None:
 
   set_up_environment()
   from input_pipeline.augmentation.config import augmentation_config
+  from input_pipeline.config import training_data
   from train.config import train_config
+  from train.data import prepared_repetition
   from train.planning.command import plan_run
 
   config = _config()
+  augmentation = augmentation_config(config)
   print(
     plan_run(
       train_config(config),
-      topology=_TOPOLOGY.value,
+      topology=flags.TOPOLOGY.value,
       prices=dict(config.planning.prices),
       cache=config.runtime.compilation_cache,
-      augmented=bool(augmentation_config(config).active),
-      searched=config.planning.searched if _SEARCH.value else None,
-      workdir=_workdir() if _WORKDIR.value else None,
-      as_json=_JSON.value,
+      augmented=bool(augmentation.active),
+      searched=config.planning.searched if flags.SEARCH.value else None,
+      workdir=_workdir() if flags.WORKDIR.value else None,
+      as_json=flags.JSON.value,
+      data=prepared_repetition(
+        training_data(config),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        repack=augmentation.repack,
+        steps=config.steps,
+      ),
     )
   )
 
@@ -318,7 +268,7 @@ def main(argv: Sequence[str]) -> None:
   try:
     command = _command(argv)
     if command not in (supervise, report, documents, verify, plan):
-      joined = process.join_cluster(flags.FLAGS, expected=_MULTIHOST.value)
+      joined = process.join_cluster(FLAGS, expected=flags.MULTIHOST.value)
     if command not in (supervise, prepare, report, documents, verify, plan):
       _set_up_jax()
     command()
@@ -343,22 +293,22 @@ def _command(argv: Sequence[str]) -> Callable[[], None]:
 
 
 def _workdir() -> epath.Path:
-  if not _WORKDIR.value:
+  if not flags.WORKDIR.value:
     raise UsageError('Give the folder of the run: --workdir=runs/NAME')
-  return epath.Path(_WORKDIR.value).expanduser()
+  return epath.Path(flags.WORKDIR.value).expanduser()
 
 
 def _config() -> ConfigDict:
   """The given configuration, or the one that the workdir holds."""
-  if _CONFIG.value is not None:
-    return check(_CONFIG.value)
-  if _WORKDIR.value:
+  if flags.CONFIG.value is not None:
+    return check(flags.CONFIG.value)
+  if flags.WORKDIR.value:
     saved = _workdir() / 'config.json'
     if saved.exists():
       return from_json(saved.read_bytes(), str(saved))
   raise UsageError(
     'Give a configuration: --config=configs/tiny.py'
-    + (f' ({_WORKDIR.value} holds none).' if _WORKDIR.value else '')
+    + (f' ({flags.WORKDIR.value} holds none).' if flags.WORKDIR.value else '')
   )
 
 
@@ -382,13 +332,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
   from train.process import fail
 
   try:
-    words = flags.FLAGS(argv)
+    words = FLAGS(argv)
     # The flag reads the file when it is first used; look for it now.
     if not all(os.path.exists(file) for file in config_files(argv)):
       raise FileNotFoundError
     return words
   except (
-    flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError,
+    Error, AttributeError, KeyError, TypeError, ValueError, OSError,
   ) as error:  # fmt: skip
     fail(explain(argv, error), USAGE_ERROR)
   raise AssertionError

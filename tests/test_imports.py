@@ -14,7 +14,7 @@ ROOMS = ('configs', 'input_pipeline', 'model', 'train')
 STANDARD = sys.stdlib_module_names
 
 ALLOWED = {
-  'configs': {'ml_collections', 'configs'},
+  'configs': {'absl', 'ml_collections', 'configs'},
   'model': {'jax', 'flax', 'numpy', 'model'},
   'input_pipeline': {
     'apache_beam', 'array_record', 'etils', 'ftfy', 'input_pipeline', 'numpy',
@@ -23,7 +23,7 @@ ALLOWED = {
   },
   'train': {
     'absl', 'etils', 'flax', 'input_pipeline', 'jax', 'model', 'numpy', 'optax',
-    'orbax', 'tensorboardX', 'tqdm', 'train',
+    'orbax', 'scipy', 'tensorboardX', 'tqdm', 'train',
   },
 }  # fmt: skip
 WITHOUT_TENSORFLOW = (

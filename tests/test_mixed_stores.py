@@ -15,7 +15,7 @@ from input_pipeline.store import TOKENIZER
 from input_pipeline.stores import Stores, open_stores, prepare_stores
 from input_pipeline.tokenizer import load_tokenizer
 from input_pipeline.weights import parse_schedule
-from train.data import epochs_by_name, repeats
+from train.data import epochs_by_name, prepared_repetition, repeats
 
 WEIGHTS = {'code': ('0: 1', '4: 3'), 'prose': ('2',)}
 
@@ -148,6 +148,32 @@ def test_epochs_are_counted_and_too_many_are_named(stores):
     f'Dataset code will be read {found["epoch/code"]:.1f} times by step 60'
   )
   assert repeats(made, 2) == []
+
+
+def test_a_plan_knows_how_often_prepared_data_is_read(stores, data, tmp_path):
+  run = {'seed': 1, 'batch_size': 8, 'repack': False, 'steps': 60}
+  found = prepared_repetition(data, **run)
+  assert [part.name for part in found] == list(stores.names)
+  np.testing.assert_array_equal(
+    [part.epochs for part in found], stream(stores).epochs(60)
+  )
+  length = stores.first.manifest.sequence_length
+  assert [part.unique for part in found] == [
+    length * len(store.rows('train')) for store in stores.stores
+  ]
+  # What the run reads is what its steps take.
+  read = sum(part.unique * part.epochs for part in found)
+  assert read == pytest.approx(60 * 8 * length)
+  elsewhere = dataclasses.replace(
+    data,
+    parts=tuple(
+      dataclasses.replace(
+        part, data=dataclasses.replace(part.data, directory=f'{tmp_path}/none')
+      )
+      for part in data.parts
+    ),
+  )
+  assert prepared_repetition(elsewhere, **run) == ()
 
 
 def test_the_fingerprint_covers_every_dataset(stores, tmp_path):

@@ -11,9 +11,10 @@ import pytest
 from model.config import ACTIVATIONS, REMATS
 from train.compiler_options import libtpu_version
 from train.config import train_config
+from train.laws.advice import Repetition, advise
 from train.planning import plan as plan_module
 from train.planning import report, roofline, search, topologies
-from train.planning.budget import budget, expected_loss
+from train.planning.budget import budget
 from train.planning.cache import Cache
 from train.planning.command import plan_run, search_text
 from train.planning.dimensions import dimensions
@@ -269,21 +270,16 @@ def test_hosts_share_their_adapters():
 
 def test_the_run_takes_steps_hours_and_money():
   config = large(steps=1000)
-  run = budget(config, parameters=10**9, step_seconds=3.6, chips=16, price=2.5)
+  size = {
+    'parameters': 10**9, 'step_seconds': 3.6, 'chips': 16,
+    'advice': advise(config, parameters=10**9),
+  }  # fmt: skip
+  run = budget(config, **size, price=2.5)
   assert (run.steps, run.tokens) == (1000, 1000 * 64 * 2048)
   assert (run.hours, run.chip_hours, run.cost) == (1.0, 16.0, 40.0)
-  free = budget(
-    config, parameters=10**9, step_seconds=3.6, chips=16, price=None
-  )
+  assert run.loss is None
+  free = budget(config, **size, price=None)
   assert free.cost is None
-
-
-def test_the_law_gives_the_loss_of_chinchilla():
-  # 70 billion parameters, 1.4e12 tokens, with the constants of the paper that
-  # replicated it: 1.8172 + 482.01 / 70e9^0.3478 + 2085.43 / 1.4e12^0.3658.
-  assert expected_loss(70e9, 1.4e12) == pytest.approx(1.9739, abs=1e-4)
-  assert expected_loss(1e6, 1e12) is None
-  assert expected_loss(1e9, 1e6) is None
 
 
 def test_text_and_json_tell_the_same(tmp_path):
@@ -293,6 +289,7 @@ def test_text_and_json_tell_the_same(tmp_path):
     'cache': None,
     'augmented': False,
     'searched': None,
+    'data': (Repetition(name='', unique=250e6, epochs=5.24288),),
   }
   config = large(steps=10_000)
   found = json.loads(
@@ -308,10 +305,15 @@ def test_text_and_json_tell_the_same(tmp_path):
     f'binds: {found["speed"]["binds"]}',
     '10,000 steps, 1,310,720,000 tokens',
     f'{found["budget"]["cost"]:,.0f} at 3 a chip-hour',
-    'Besiroglu',
+    'optimizer.learning_rate                     0.01',
+    *(s['law'] for s in found['advice']['suggestions']),
+    f'expected loss {found["budget"]["loss"]:.3f} nats a token (Besiroglu',
+    'The data: 5.24 times 250M tokens',
+    found['advice']['warnings'][0],
     '(layers embed mlp)',
   ):
     assert part in text, part
+  assert found['advice']['losses'][0]['loss'] == found['budget']['loss']
   assert found['memory']['fits'] is True
 
 

@@ -10,6 +10,7 @@ from train.config import TrainConfig
 from train.distributed import check_same, first_process_does
 from train.evaluate import Split
 from train.exits import DATA_ERROR, exit_status
+from train.laws.advice import Repetition
 from train.rows import Batch
 from train.setup import Setup
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
   from input_pipeline.store import Store
   from input_pipeline.stores import Stores
   from input_pipeline.stream import Stream
-
-# Epochs that are about as good as new text (Muennighoff et al. 2023, "Scaling
-# Data-Constrained Language Models").
-_GOOD_EPOCHS = 4
 
 
 def prepared_stores(data: 'TrainingData') -> 'Stores':
@@ -144,20 +141,55 @@ def epochs_by_name(stream: 'Stream') -> Callable[[int], dict[str, float]]:
   return epochs
 
 
+def repetition(stream: 'Stream', steps: int) -> tuple[Repetition, ...]:
+  """How often a run reads each dataset."""
+  tokens_P = stream.num_rows * (stream.row_length - 1)
+  return tuple(
+    Repetition(name=name, unique=unique, epochs=epochs)
+    for name, unique, epochs in zip(
+      stream.names,
+      tokens_P.tolist(),
+      stream.epochs(steps).tolist(),
+      strict=True,
+    )
+  )
+
+
 def repeats(stream: 'Stream', steps: int) -> list[str]:
   """Says which datasets a run reads more often than is known to be of use."""
-  found = []
-  for name, epochs in zip(stream.names, stream.epochs(steps), strict=True):
-    if epochs <= _GOOD_EPOCHS:
-      continue
-    found.append(
-      f'{f"Dataset {name}" if name else "The data"} will be read'
-      f' {epochs:.1f} times by step {steps}. Up to {_GOOD_EPOCHS} times are'
-      ' about as good as new text, and nothing is gained beyond 16 (Muennighoff'
-      ' et al. 2023, arXiv 2305.16264): take more text'
-      f'{", a lower weight" if name else ""} or fewer steps.'
-    )
-  return found
+  warnings = [part.warning(steps) for part in repetition(stream, steps)]
+  return [warning for warning in warnings if warning]
+
+
+def prepared_repetition(
+  data: 'TrainingData', *, seed: int, batch_size: int, repack: bool, steps: int
+) -> tuple[Repetition, ...]:
+  """How often a run would read each dataset; empty where one is not prepared.
+
+  Args:
+    data: the datasets.
+    seed: of the run.
+    batch_size: rows of the global batch.
+    repack: documents are packed into rows anew in each epoch.
+    steps: of the run.
+  """
+  from input_pipeline.manifest import store_directories
+  from input_pipeline.store import MANIFEST
+  from input_pipeline.stores import open_stores
+
+  found = store_directories(
+    [part.data for part in data.parts], data.tokenizer_shares
+  )
+  # A plan does not wait for a network.
+  if not all(
+    '://' not in str(directory) and (directory / MANIFEST).exists()
+    for directory in found
+  ):
+    return ()
+  stream = open_stores(data).stream(
+    seed=seed, batch_size=batch_size, repack=repack
+  )
+  return repetition(stream, steps)
 
 
 def _validation_batches(setup: Setup, store: 'Store') -> Iterator[jax.Array]:

@@ -3,20 +3,7 @@
 import dataclasses
 
 from train.config import TrainConfig
-
-# Loss in nats a token of N parameters trained on D tokens, each new:
-# E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, approach 3), with the
-# constants that Besiroglu et al. 2024 (arXiv 2404.10102) fitted anew to their
-# data. N counts embeddings too. It is the loss on MassiveText with its
-# tokenizer: of use to compare sizes and budgets, not with your data. Its models
-# had 44 million to 16 billion parameters; below that, or below a billion
-# tokens, it says nothing, and beyond it is an extrapolation.
-_E, _A, _ALPHA, _B, _BETA = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
-LOSS_LAW = (
-  'Hoffmann et al. 2022, constants of Besiroglu et al. 2024 (arXiv 2404.10102)'
-)
-_FITTED = (44e6, 16e9)
-_LEAST_TOKENS = 1e9
+from train.laws.advice import Advice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,9 +19,9 @@ class Budget:
     price: of a chip for an hour; None: the config names none.
     cost: in the currency of the price.
     loss: expected at the end, in nats a token; None: the law says nothing of
-      a model or a run as small as this.
-    extrapolated: the model is larger than those that the law was fitted to.
-    loss_law: where that comes from.
+      a model or a run as small as this, or of one that reads its data so often.
+    extrapolated: the run is larger than those that the law was fitted to.
+    loss_law: its name.
   """
 
   steps: int
@@ -46,17 +33,7 @@ class Budget:
   cost: float | None
   loss: float | None
   extrapolated: bool
-  loss_law: str = LOSS_LAW
-
-
-def expected_loss(parameters: float, tokens: float) -> float | None:
-  """Loss in nats a token after training on as many new tokens.
-
-  None where the law was not made for it.
-  """
-  if parameters < _FITTED[0] or tokens < _LEAST_TOKENS:
-    return None
-  return _E + _A / parameters**_ALPHA + _B / tokens**_BETA
+  loss_law: str
 
 
 def budget(
@@ -66,8 +43,19 @@ def budget(
   step_seconds: float,
   chips: int,
   price: float | None,
+  advice: Advice,
 ) -> Budget:
-  """The run of a config at so many seconds a step."""
+  """The run of a config at so many seconds a step.
+
+  Args:
+    config: the run.
+    parameters: of its model.
+    step_seconds: as planned.
+    chips: that it takes.
+    price: of one for an hour; None: not known.
+    advice: what the laws say of the run.
+  """
+  expected = advice.losses[0]
   tokens = config.steps * config.batch_size * config.sequence_length
   hours = config.steps * step_seconds / 3600
   return Budget(
@@ -78,6 +66,7 @@ def budget(
     chip_hours=hours * chips,
     price=price,
     cost=None if price is None else price * hours * chips,
-    loss=expected_loss(parameters, tokens),
-    extrapolated=parameters > _FITTED[1],
+    loss=expected.loss,
+    extrapolated=expected.loss is not None and bool(expected.extrapolated),
+    loss_law=expected.law,
   )

@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 
 from train.config import TrainConfig
+from train.laws.advice import Repetition
 from train.planning import topologies
 from train.planning.cache import Cache
 from train.planning.make import make_plan
@@ -29,6 +30,7 @@ def plan_run(
   searched: int | None,
   workdir: epath.Path | None,
   as_json: bool,
+  data: Sequence[Repetition] = (),
 ) -> str:
   """Plans a run, and returns what to print.
 
@@ -41,6 +43,7 @@ def plan_run(
     searched: how many layouts to compile; None: plan the config's own.
     workdir: where to leave plan.json; None: nowhere.
     as_json: return JSON in place of text.
+    data: how often each dataset is read; empty: not known.
 
   Raises:
     ValueError: there is no such machine, or the run does not fit it.
@@ -51,28 +54,23 @@ def plan_run(
       'HOSTSxGPUS: --topology=h100:8x8'
     )
   machine = topologies.parse(topology, config.mesh.dcn)
-  kept = Cache(None if cache is None else f'{cache}/plans')
   _check_prices(prices)
-  price = prices[machine.chip.name]
+  options: dict[str, Any] = {
+    'price': prices[machine.chip.name],
+    'cache': Cache(None if cache is None else f'{cache}/plans'),
+    'augmented': augmented,
+    'data': data,
+  }
+  found: Any
   if searched is None:
-    plan = make_plan(
-      config, machine, price=price, cache=kept, augmented=augmented
-    )
-    found: Any = plan_json(plan)
-    text = as_text(plan)
+    plan = make_plan(config, machine, **options)
+    found, text = plan_json(plan), as_text(plan)
   else:
     if searched < 1:
       raise ValueError(
         f'planning.searched is {searched}; it must be at least 1.'
       )
-    candidates = search(
-      config,
-      machine,
-      price=price,
-      cache=kept,
-      augmented=augmented,
-      compiled=searched,
-    )
+    candidates = search(config, machine, compiled=searched, **options)
     found, text = _search_json(candidates), search_text(candidates)
   if workdir is not None:
     workdir.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,12 @@
 """The plan of a run on GPUs: by the roofline, for nothing compiles for them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 
 from model.params import count
 from train.config import TrainConfig
+from train.laws.advice import Repetition, advise
 from train.planning import memory, roofline
 from train.planning.budget import budget
 from train.planning.expected import expected_arrays, is_fused
@@ -18,7 +19,10 @@ from train.planning.topologies import Topology
 
 
 def plan_gpus(
-  config: TrainConfig, topology: Topology, price: float | None
+  config: TrainConfig,
+  topology: Topology,
+  price: float | None,
+  data: Sequence[Repetition] = (),
 ) -> Plan:
   """Plans a run on GPUs.
 
@@ -26,6 +30,7 @@ def plan_gpus(
     config: the run.
     topology: hosts and GPUs of each.
     price: of a GPU for an hour, or None.
+    data: how often each dataset is read; empty: not known.
 
   Raises:
     ValueError: the run does not fit the mesh.
@@ -34,11 +39,6 @@ def plan_gpus(
   speeds = roofline.gpu_bandwidth(topology.chip, layout.mesh, topology.shape[1])
   found = roofline.estimate(layout, chip=topology.chip, bandwidth=speeds)
   traffic = _traffic(found, topology, speeds)
-  keeps = kept_by(config.model)
-  operations = product_operations(config, keeps)
-  operations += attention_operations(
-    config, keeps, fused=is_fused(config.model)
-  )
   waiting = {'all axes': found.exposed, 'the link to the host': found.waiting}
   speed = speed_of(
     config,
@@ -48,9 +48,10 @@ def plan_gpus(
     elementwise=found.elementwise + found.update,
     exposed={name: seconds for name, seconds in waiting.items() if seconds},
     traffic=traffic,
-    flops={config.model.compute_dtype: int(operations)},
+    flops={config.model.compute_dtype: _operations(config)},
   )
   parameters = count(jax.eval_shape(layout.recipe.init).params)
+  advice = advise(config, parameters=parameters, data=data)
   return Plan(
     topology=str(topology),
     chips=topology.chips,
@@ -67,11 +68,23 @@ def plan_gpus(
       step_seconds=speed.step,
       chips=topology.chips,
       price=price,
+      advice=advice,
     ),
+    advice=advice,
     versions={'jax': jax.__version__},
     options={},
     compile_seconds=0.0,
     cached=False,
+  )
+
+
+def _operations(config: TrainConfig) -> int:
+  """Of the matrix products of a step, attention included."""
+  keeps = kept_by(config.model)
+  fused = is_fused(config.model)
+  return int(
+    product_operations(config, keeps)
+    + attention_operations(config, keeps, fused=fused)
   )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from model.flops import mean_context
 from model.params import count
 from train.compiler_options import compiler_options, libtpu_version
 from train.config import TrainConfig
+from train.laws.advice import Advice, Repetition, advise
 from train.planning import kernels, memory, timeline, topologies
 from train.planning.budget import Budget, budget
 from train.planning.cache import Cache
@@ -42,6 +44,7 @@ class Plan:
     speed: None where it did not compile.
     traffic: collectives, most bytes first.
     budget: the whole run; None where it did not compile.
+    advice: what published laws say of the run.
     versions: of jax and the compiler.
     options: that the compiler was given.
     compile_seconds: now, or when the program was cached.
@@ -58,6 +61,7 @@ class Plan:
   speed: Speed | None
   traffic: tuple[Traffic, ...]
   budget: Budget | None
+  advice: Advice
   versions: dict[str, str | None]
   options: dict[str, str]
   compile_seconds: float
@@ -71,6 +75,7 @@ def plan_tpus(
   price: float | None,
   cache: Cache,
   augmented: bool = False,
+  data: Sequence[Repetition] = (),
 ) -> Plan:
   """Plans a run on TPUs by compiling its training step for them.
 
@@ -80,6 +85,7 @@ def plan_tpus(
     price: of a chip for an hour, or None.
     cache: of compiled programs.
     augmented: whether batches are augmented.
+    data: how often each dataset is read; empty: not known.
 
   Raises:
     ValueError: the run does not fit the mesh, or cannot be planned here.
@@ -88,6 +94,7 @@ def plan_tpus(
   setup = make_setup(config, topologies.devices(topology))
   program = compile_program(setup, cache, augmented=augmented)
   parameters = count(jax.eval_shape(setup.recipe.init).params)
+  advice = advise(setup.config, parameters=parameters, data=data)
   module = parse(program.text) if program.text else None
   speed: Speed | None = None
   traffic: tuple[Traffic, ...] = ()
@@ -100,6 +107,7 @@ def plan_tpus(
       step_seconds=speed.step,
       chips=topology.chips,
       price=price,
+      advice=advice,
     )
   return Plan(
     topology=str(topology),
@@ -112,6 +120,7 @@ def plan_tpus(
     speed=speed,
     traffic=traffic,
     budget=run,
+    advice=advice,
     versions={'jax': jax.__version__, 'libtpu': libtpu_version()},
     options=compiler_options(setup.mesh.devices.flat[0].device_kind),
     compile_seconds=program.compile_seconds,

@@ -2,11 +2,22 @@
 
 from collections.abc import Sequence
 
+from train.console import format_count
+from train.laws.advice import Advice, Expected
+from train.laws.hyperparameters import (
+  BATCH_SIZE,
+  LEARNING_RATE,
+  WEIGHT_DECAY,
+)
 from train.planning.memory import Memory
 from train.planning.plan import Plan
 from train.planning.speed import Speed, Traffic
 
 _GIB = 2**30
+_REMARKS = {
+  BATCH_SIZE: ', in tokens',
+  WEIGHT_DECAY: ', with these',
+}
 
 
 def as_text(plan: Plan) -> str:
@@ -27,6 +38,7 @@ def as_text(plan: Plan) -> str:
     parts += ['', _traffic_text(plan.traffic)]
   if plan.budget is not None:
     parts += ['', _budget_text(plan)]
+  parts += ['', advice_text(plan.advice)]
   return '\n'.join(parts)
 
 
@@ -165,19 +177,69 @@ def _budget_text(plan: Plan) -> str:
     money = 'no price in planning.prices'
   else:
     money = f'{budget.cost:,.0f} at {budget.price:g} a chip-hour'
-  if budget.loss is None:
-    loss = 'no law tells the loss of so small a model or run'
-  else:
-    loss = f'expected loss {budget.loss:.3f} nats a token ({budget.loss_law}'
-    loss += '; extrapolated)' if budget.extrapolated else ')'
   return '\n'.join([
     'The run',
     f'  {budget.steps:,} steps, {budget.tokens:,} tokens '
     f'({budget.tokens_per_parameter:.1f} a parameter)',
     f'  {budget.hours:,.1f} hours, {budget.chip_hours:,.0f} chip-hours, '
     f'{money}',
-    f'  {loss}',
   ])  # fmt: skip
+
+
+def advice_text(advice: Advice) -> str:
+  """What published laws say of a run, beside what it has."""
+  run = advice.run
+  has = {
+    LEARNING_RATE: run.learning_rate,
+    BATCH_SIZE: run.batch_tokens,
+    WEIGHT_DECAY: run.weight_decay,
+  }
+  lines = [
+    'What published laws say (docs/laws.md)',
+    f'  {"":38}{"config":>10}{"law":>10}',
+  ]
+  before = ''
+  for found in advice.suggestions:
+    name = found.field + _REMARKS.get(found.field, '')
+    held = _value(found.field, has[found.field])
+    if found.field == before:
+      name = held = ''
+    before = found.field
+    lines.append(
+      f'  {name:38}{held:>10}{_value(found.field, found.value):>10}  '
+      f'{found.law}{_extrapolated(found.outside)}'
+    )
+  if not advice.suggestions:
+    lines.append('  none is of this optimizer, or of a learning rate of 0')
+  lines.append(_loss_text(advice.losses))
+  if not advice.data:
+    lines.append('  The data is not prepared here: it is taken not to repeat.')
+  for part in advice.data:
+    lines.append(
+      f'  {part.name or "The data"}: {part.epochs:.2f} times '
+      f'{format_count(part.unique)} tokens'
+    )
+  return '\n'.join([*lines, *(f'  {text}' for text in advice.warnings)])
+
+
+def _loss_text(losses: Sequence[Expected]) -> str:
+  first, told = losses[0], [e.loss for e in losses if e.loss is not None]
+  if first.loss is None:
+    why = '; '.join(first.extrapolated)
+    return f'  no loss is expected by {first.law}: {why}'
+  return (
+    f'  expected loss {first.loss:.3f} nats a token ({first.law}'
+    f'{_extrapolated(first.extrapolated)}); by {len(told)} laws '
+    f'{min(told):.3f} to {max(told):.3f}'
+  )
+
+
+def _value(field: str, value: float) -> str:
+  return f'{value:,.0f}' if field == BATCH_SIZE else f'{value:.3g}'
+
+
+def _extrapolated(outside: Sequence[str]) -> str:
+  return f'; extrapolated: {", ".join(outside)}' if outside else ''
 
 
 def gib(size: int) -> str:

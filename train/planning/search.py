@@ -7,12 +7,13 @@ order of the estimate, and ranked by their plans.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from model.config import REMATS
 from train.config import MESH_AXES, MeshConfig, TrainConfig
+from train.laws.advice import Repetition
 from train.mesh import make_mesh
 from train.planning import roofline, topologies
 from train.planning.cache import Cache
@@ -69,6 +70,7 @@ def search(
   cache: Cache,
   augmented: bool,
   compiled: int,
+  data: Sequence[Repetition] = (),
 ) -> list[Candidate]:
   """Ranks the ways to lay a run out, the best first.
 
@@ -79,6 +81,7 @@ def search(
     cache: of compiled programs.
     augmented: whether batches are augmented.
     compiled: how many to compile at most.
+    data: how often each dataset is read; empty: not known.
 
   Returns:
     Those with a plan that fits by its time, then those that do not fit, then
@@ -105,6 +108,7 @@ def search(
       price=price,
       cache=cache,
       augmented=augmented,
+      data=data,
     )
     fitting += plan.memory.fits
     planned.append(dataclasses.replace(candidate, plan=plan))

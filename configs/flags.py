@@ -1,0 +1,68 @@
+"""The flags of main.py, and which commands they are of."""
+
+from absl import flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Configuration file, such as configs/tiny.py.'
+)
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder of the run: checkpoints, metrics, report.'
+)
+ALLOW_CHANGE = flags.DEFINE_bool(
+  'allow_change',
+  False,
+  'train: go on although configuration or data differ from the saved run.',
+)
+MULTIHOST = flags.DEFINE_bool(
+  'multihost',
+  None,
+  'Expect a cluster; --nomultihost: run alone. Neither: a cluster that the '
+  'launcher describes is joined.',
+)
+flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.')
+flags.DEFINE_integer('num_processes', None, 'Processes of the cluster.')
+flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
+CHECKPOINT = flags.DEFINE_string(
+  'checkpoint', 'best', 'evaluate, sample: best, last or a step.'
+)
+PROMPTS = flags.DEFINE_multi_string(
+  'prompt', [], 'sample: a text to continue; may be given several times.'
+)
+PROMPTS_FILE = flags.DEFINE_string(
+  'prompts_file', None, 'sample: a file with a prompt on each line.'
+)
+MAX_TOKENS = flags.DEFINE_integer(
+  'max_tokens', 200, 'sample: tokens to generate at most.'
+)
+TEMPERATURE = flags.DEFINE_float(
+  'temperature', 0.8, 'sample: divides the logits; 0 takes the likeliest.'
+)
+TOP_K = flags.DEFINE_integer(
+  'top_k', None, 'sample: choose among this many likeliest tokens.'
+)
+TOP_P = flags.DEFINE_float(
+  'top_p', 0.95, 'sample: choose among the likeliest of this probability.'
+)
+VERIFY = flags.DEFINE_bool(
+  'verify', False, 'checkpoints, prepare: compare with the checksums.'
+)
+MAX_RESTARTS = flags.DEFINE_integer(
+  'max_restarts', 20, 'supervise: start again this often at most.'
+)
+SEED = flags.DEFINE_integer(
+  'seed', 0, 'sample: seed of the choice.', 0, (1 << 32) - 1
+)
+STEP = flags.DEFINE_integer(
+  'step', None, 'documents: the step, counted as in the log.'
+)
+ROW = flags.DEFINE_integer(
+  'row', None, 'documents: only this row of the batch.'
+)
+JSON = flags.DEFINE_bool('json', False, 'documents, plan: print JSON.')
+TOPOLOGY = flags.DEFINE_string(
+  'topology', None, 'plan: the machine, such as v5p:4x4x4 or h100:8x8.'
+)
+SEARCH = flags.DEFINE_bool(
+  'search', False, 'plan: find the mesh, remat policy and microbatch.'
+)

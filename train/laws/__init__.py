@@ -1,0 +1,1 @@
+"""What published runs say of the loss and of hyper-parameters, as functions."""
