@@ -14,6 +14,7 @@ Commands:
   documents which documents a step was trained on
   verify    compare every mesh with one device, on emulated devices
   plan      memory, speed and cost of a run on a machine that need not be here
+  tune      find hyper-parameters by many trials
 
 Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
@@ -228,7 +229,7 @@ def plan() -> None:
       prices=dict(config.planning.prices),
       cache=config.runtime.compilation_cache,
       augmented=bool(augmentation.active),
-      searched=config.planning.searched if flags.SEARCH.value else None,
+      searched=config.planning.searched if FLAGS['search'].value else None,
       workdir=_workdir() if flags.WORKDIR.value else None,
       as_json=flags.JSON.value,
       data=prepared_repetition(
@@ -239,6 +240,27 @@ def plan() -> None:
         steps=config.steps,
       ),
     )
+  )
+
+
+def tune() -> None:
+  """Searches for hyper-parameters."""
+  from input_pipeline.augmentation.config import augmentation_config
+  from input_pipeline.config import training_data
+  from train.redact import redact
+  from train.tuning import command
+
+  config, workdir = _config(), _workdir()
+  search = command.read_search(redact(to_dict(config)), _search())
+  if flags.DRY_RUN.value:
+    print(command.dry_run_text(search))
+    return
+  command.tune(
+    search,
+    training_data(config),
+    augmentation_config(config),
+    workdir=workdir,
+    storage=flags.STORAGE.value,
   )
 
 
@@ -253,6 +275,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
   'documents': documents,
   'verify': verify,
   'plan': plan,
+  'tune': tune,
 }
 
 
@@ -312,6 +335,17 @@ def _config() -> ConfigDict:
   )
 
 
+def _search() -> ConfigDict:
+  """The search of the given configuration file."""
+  found = FLAGS['search'].value if 'search' in FLAGS else None
+  if found is None:
+    raise UsageError(
+      'tune needs a configuration file with a search beside its get_config(): '
+      '--config=configs/tune_tiny.py'
+    )
+  return found
+
+
 def _set_up_jax() -> None:
   """Settings of JAX that hold for the whole process."""
   from train.compilation_cache import keep_compiled_programs
@@ -332,7 +366,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
   from train.process import fail
 
   try:
-    words = FLAGS(argv)
+    flags.define_search(argv)
+    words = FLAGS([a.replace('--dry-run', '--dry_run') for a in argv])
     # The flag reads the file when it is first used; look for it now.
     if not all(os.path.exists(file) for file in config_files(argv)):
       raise FileNotFoundError

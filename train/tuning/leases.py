@@ -54,22 +54,31 @@ class Leases:
     self.seconds = seconds
     self._engine = engine
     self._study = study
+    self._held: set[int] = set()
     _LEASES.metadata.create_all(engine)
 
   def take(self, trial: int) -> bool:
-    """Takes a trial that no living worker holds; says whether it did."""
+    """Takes a trial that nobody, or a dead worker, holds; says if it did."""
+    if trial in self._held:
+      return False
     mine = self._of(trial)
     with self._engine.begin() as connection:
       holder = connection.execute(
         sql.select(_LEASES.c.worker).where(mine)
       ).scalar()
-      if holder is not None:
-        gone = [self.worker] + [holder] * _is_dead(holder)
-        free = _LEASES.c.worker.in_(gone) | (_LEASES.c.until < self._now())
-        taken = connection.execute(
-          sql.update(_LEASES).where(mine, free).values(self._values())
-        )
-        return taken.rowcount == 1
+      if holder is None:
+        return self._insert(trial)
+      free = _LEASES.c.until < self._now()
+      if _is_dead(holder):
+        free |= _LEASES.c.worker == holder
+      taken = connection.execute(
+        sql.update(_LEASES).where(mine, free).values(self._values())
+      )
+    if taken.rowcount:
+      self._held.add(trial)
+    return taken.rowcount == 1
+
+  def _insert(self, trial: int) -> bool:
     try:
       with self._engine.begin() as connection:
         connection.execute(
@@ -80,6 +89,7 @@ class Leases:
     except exc.IntegrityError:
       # Another worker was faster.
       return False
+    self._held.add(trial)
     return True
 
   def renew(self, trials: Iterable[int]) -> set[int]:
@@ -94,10 +104,12 @@ class Leases:
         )
         if kept.rowcount == 0:
           lost.add(trial)
+    self._held -= lost
     return lost
 
   def release(self, trial: int) -> None:
     """Gives a trial back, done or not."""
+    self._held.discard(trial)
     with self._engine.begin() as connection:
       connection.execute(
         sql.delete(_LEASES).where(

@@ -15,7 +15,6 @@ from importlib import metadata
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -155,7 +154,7 @@ class Population:
     )
     return metrics_K
 
-  def evaluate(self, rows_BR: np.ndarray) -> LossSums:
+  def evaluate(self, rows_BR: Any) -> LossSums:
     """Sums of the loss of every slot over some rows, [K] each."""
     assert self._state_K is not None
     return self._evaluate(

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 from etils import epath
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from train.tuning.leases import GONE, Leases, patiently
@@ -24,6 +25,10 @@ from train.workdir import ChangedRunError, differences, write_json
 STUDY_FILE = 'study.json'
 DATABASE_FILE = 'study.db'
 TRIALS = 'trials'
+_DIRECTIONS = {
+  'min': StudyDirection.MINIMIZE,
+  'max': StudyDirection.MAXIMIZE,
+}
 # Attributes of a trial in the database.
 _REASON, _TOKENS, _SECONDS = 'reason', 'tokens', 'seconds'
 
@@ -55,6 +60,7 @@ class Study:
     data_fingerprint: of the prepared data.
     warmup_steps, steps: of the configuration.
     said: is told what a person should know.
+    part: '' for the search itself; of what follows it, its name.
 
   Raises:
     ChangedRunError: the workdir holds a study of another search, configuration
@@ -72,17 +78,19 @@ class Study:
     steps: int,
     warmup_steps: int,
     said: Callable[[str], None],
+    part: str = '',
   ):
     self._search, self._said = search, said
     self.workdir = workdir
+    self._folder = workdir / (part or TRIALS)
     self._storage = open_storage(workdir, storage)
     self._study: optuna.Study = self._patiently(
       lambda: optuna.create_study(
         storage=self._storage,
-        study_name=study_name(workdir),
+        study_name=study_name(workdir) + (part and f'-{part}'),
         sampler=make_sampler(search),
         pruner=make_pruner(search, steps, warmup_steps),
-        directions=[f'{mode}imize' for mode in search.modes],
+        directions=[_DIRECTIONS[mode] for mode in search.modes],
         load_if_exists=True,
       )
     )
@@ -198,7 +206,7 @@ class Study:
 
   def folder(self, number: int) -> epath.Path:
     """The folder of a trial: that of a run."""
-    return self.workdir / TRIALS / f'{number:04}'
+    return self._folder / f'{number:04}'
 
   def report(self, number: int, step: int, value: float) -> bool:
     """Records the first metric at a step; returns whether the trial ends."""

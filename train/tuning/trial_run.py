@@ -183,11 +183,12 @@ class TrialRun:
     return self.step * self.config.batch_size * self.config.sequence_length
 
   def save(self, state: TrainState) -> None:
-    """Saves the state; the save before is complete then."""
+    """Saves the state, and waits until it is on the disk."""
     begin = time.monotonic()
-    if self._saved != self.step or self.step == 0:
-      self._checkpoints.save(state, self._info)
-      self._saved = self.step
+    self._checkpoints.save(state, self._info)
+    # Orbax mixes up saves of several folders that are on their way at a time.
+    self._checkpoints.wait()
+    self._saved = self.step
     seconds = time.monotonic() - begin
     self._writer.write('checkpoint', self.step, seconds=seconds, spent={})
 
