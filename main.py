@@ -248,20 +248,24 @@ def tune() -> None:
   from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import training_data
   from train.redact import redact
-  from train.tuning import command
+  from train.tuning import command, outcome
 
   config, workdir = _config(), _workdir()
   search = command.read_search(redact(to_dict(config)), _search())
   if flags.DRY_RUN.value:
     print(command.dry_run_text(search))
     return
-  command.tune(
+  found = command.tune(
     search,
     training_data(config),
     augmentation_config(config),
     workdir=workdir,
     storage=flags.STORAGE.value,
   )
+  print(outcome.text_of(found))
+  origin = config_files(sys.argv)[-1]
+  for file in outcome.write_outcome(found, workdir, origin):
+    print(f'Written: {file}')
 
 
 COMMANDS: dict[str, Callable[[], None]] = {

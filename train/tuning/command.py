@@ -4,7 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from train.tuning.confirm import (
   confirming,
   judge,
 )
+from train.tuning.outcome import Outcome
 from train.tuning.ranges import Law
 from train.tuning.search_config import SearchConfig, search_config
 from train.tuning.space import Point
@@ -78,21 +79,6 @@ class Search:
     values = [*point.items(), ('seed', trial.point[SEED])]
     resolved = with_values(self.base, values)
     return resolved, train_config(resolved)
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """What came of a study.
-
-  Attributes:
-    trials: of the search.
-    confirming: with fresh seeds.
-    verdict: on the best; None: nothing was to be confirmed.
-  """
-
-  trials: Sequence[FrozenTrial]
-  confirming: Sequence[FrozenTrial]
-  verdict: Verdict | None
 
 
 def read_search(resolved: dict[str, Any], search: Mapping[str, Any]) -> Search:
@@ -205,8 +191,14 @@ def tune(
       request=request,
     )
     trials = tuning.run(config, search.configure)
+
+    def outcome(verdict: Verdict | None) -> Outcome:
+      return Outcome(
+        search=config, base=search.base, trials=trials, verdict=verdict
+      )
+
     if len(config.metrics) > 1 or not config.confirm.top:
-      return Outcome(trials, (), None)
+      return outcome(None)
     best = best_trials(trials, config.modes[0], config.confirm.top)
     points = {n: config.space.point(trials[n].params) for n in best}
     again = tuning.run(
@@ -214,8 +206,7 @@ def tune(
       lambda trial: search.configure_again(trial, points),
       part='confirm',
     )
-    verdict = judge(again, config.modes[0], seed_noise=config.seed_noise)
-    return Outcome(trials, again, verdict)
+    return outcome(judge(again, config.modes[0], seed_noise=config.seed_noise))
 
 
 @contextmanager

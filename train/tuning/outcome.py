@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from train.tuning.confirm import Verdict, best_trials
 from train.tuning.search_config import SearchConfig
-from train.tuning.study_page import StudyPage, render_study
+from train.tuning.study_page import render_study
 from train.tuning.winner import config_file, difference, rounded
 
 PAGE_FILE = 'study.html'
@@ -127,9 +127,7 @@ def pareto_front(
   }
 
   def beats(one: list[float], other: list[float]) -> bool:
-    return one != other and all(
-      a <= b for a, b in zip(one, other, strict=True)
-    )
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
   return [
     number

@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -68,6 +69,12 @@ class Population:
     def init(scalars: Scalars) -> TrainState:
       return bind(recipe, scalars).init()
 
+    def empty() -> TrainState:
+      return jax.tree.map(
+        lambda leaf: jnp.zeros((self.size, *leaf.shape), leaf.dtype),
+        self._shapes,
+      )
+
     def step(state: TrainState, batch: Batch, scalars: Scalars) -> Any:
       return train_step(state, batch, recipe=bind(recipe, scalars), marks=marks)
 
@@ -75,8 +82,15 @@ class Population:
       return jax.tree.map(lambda x, y: x.at[slot].set(y), state_K, state)
 
     evaluate = functools.partial(eval_step, recipe=recipe, marks=marks)
-    self._init = jax.jit(init, out_shardings=everywhere)
-    self._init_all = jax.jit(jax.vmap(init), out_shardings=slots)
+    self._shapes = jax.eval_shape(
+      init, {field: x_K[0] for field, x_K in self._scalars_K.items()}
+    )
+    self._empty = jax.jit(empty, out_shardings=slots)
+    self._begin = jax.jit(
+      lambda state_K, scalars, slot: put(state_K, init(scalars), slot),
+      out_shardings=slots,
+      donate_argnums=0,
+    )
     self._jitted_step = jax.jit(
       jax.vmap(step),
       in_shardings=slots,
@@ -106,7 +120,7 @@ class Population:
     Returns:
       Bytes of a device that a step needs: 'arguments' and 'temporaries'.
     """
-    state_K = jax.eval_shape(self._init_all, self._scalars_K)
+    state_K = jax.eval_shape(self._empty)
     self._step = self._jitted_step.lower(
       state_K, batch_K, self._scalars_K
     ).compile()
@@ -139,11 +153,13 @@ class Population:
       for field, values_K in self._scalars_K.items()
     }
     if self._state_K is None:
-      self._state_K = self._init_all(self._scalars_K)
+      self._state_K = self._empty()
+    where = np.int32(slot)
     if state is None:
-      state = self._init(dict(scalars))
-    state = jax.device_put(state, self._everywhere)
-    self._state_K = self._put(self._state_K, state, np.int32(slot))
+      self._state_K = self._begin(self._state_K, dict(scalars), where)
+    else:
+      state = jax.device_put(state, self._everywhere)
+      self._state_K = self._put(self._state_K, state, where)
 
   def step(self, batch_K: Any) -> dict[str, jax.Array]:
     """Makes a step of every slot, and returns the metrics of each, [K]."""
@@ -167,14 +183,11 @@ class Population:
 
   def abstract_state(self) -> TrainState:
     """Shapes, dtypes and shardings of the state of a run."""
-    shapes = jax.eval_shape(
-      self._init, {field: x[0] for field, x in self._scalars_K.items()}
-    )
     return jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=self._everywhere
       ),
-      shapes,
+      self._shapes,
     )
 
   def _on_devices(self, tree_K: Any) -> Any:

@@ -16,7 +16,7 @@ from train.background import looked_at
 from train.config import TrainConfig
 from train.scalars import without_scalars
 from train.setup import make_setup
-from train.signals import StopRequest
+from train.signals import Interrupted, StopRequest
 from train.tuning.size import (
   OutOfMemoryError,
   check_memory,
@@ -59,13 +59,14 @@ class Work:
   devices: Sequence[Any]
 
 
-class StudyStopped(Exception):
+class StudyStopped(Interrupted):
   """A signal ended the worker, after its trials had been saved."""
 
   def __init__(self, signum: int):
-    super().__init__(
+    Exception.__init__(
+      self,
       f'{signal.Signals(signum).name} ended the study; its trials are saved, '
-      'and the same command goes on.'
+      'and the same command goes on.',
     )
     self.signum = signum
 
