@@ -1,0 +1,1 @@
+"""Which hyper-parameters are best: what is searched, and how."""
