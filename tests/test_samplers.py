@@ -136,15 +136,28 @@ def test_a_finite_space_is_walked_through_and_then_exhausted(name):
   assert len(study.trials) == POINTS
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_workers_that_do_not_see_each_other_get_different_points(name):
+  config = search(name, FINITE if name == 'grid' else MIXED)
+  study = landscape.study_of(config)
+  go_on(study, config, 5)
+  asked = [study.ask()._cached_frozen_trial for _ in range(4)]
+  # The store has all four, and the params of none.
+  found = [study.sampler.sample_relative(study, t, {}) for t in asked]
+  assert len(distinct(found)) == 4
+
+
 def test_a_trial_that_died_before_it_had_its_params_leaves_its_point():
   config = search('grid', FINITE)
   study = landscape.study_of(config)
+  wanted = go_on(landscape.study_of(config), config, POINTS)
   go_on(study, config, 3)
   dead = study.ask()
   # It might still get its params; nobody takes its point meanwhile.
-  go_on(study, config, 2)
+  assert go_on(study, config, 2)[4:] == wanted[4:6]
   study.tell(dead, state=TrialState.FAIL)
-  go_on(study, config, POINTS - 5)
+  assert go_on(study, config, 1)[6] == wanted[3]
+  go_on(study, config, POINTS - 6)
   assert len(distinct(t.params for t in study.trials if t.params)) == POINTS
 
 
