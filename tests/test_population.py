@@ -84,6 +84,7 @@ def test_a_slot_that_is_refilled_disturbs_no_other_and_compiles_nothing():
   assert again[:, 0].tolist() == second[:, 1].tolist()
 
 
+@pytest.mark.slow
 def test_devices_that_share_a_population_send_each_other_nothing():
   made = population(4, devices=4)
   text = made.step_text()

@@ -13,6 +13,7 @@ from train.step import train_step
 
 # All that has a number is on.
 EVERYTHING = {
+  'model.num_layers': 1,
   'model.embedding_dropout': 0.1,
   'model.attention_dropout': 0.1,
   'model.residual_dropout': 0.1,
@@ -99,7 +100,7 @@ def test_runs_that_differ_in_numbers_share_a_bucket():
 @pytest.mark.parametrize(
   ('field', 'value'),
   [
-    ('model.num_layers', 1), ('model.mlp_dropout', 0.0), ('batch_size', 4),
+    ('model.num_layers', 2), ('model.mlp_dropout', 0.0), ('batch_size', 4),
     ('optimizer.name', 'muon'), ('optimizer.clip_norm', None),
     ('optimizer.ema_decay', None), ('optimizer.schedule', 'linear'),
   ],
