@@ -1,12 +1,11 @@
 """The flags of main.py, and which commands they are of."""
 
 import os
-import runpy
 
 from absl import flags
 from ml_collections import config_flags
 
-from configs.mistakes import config_files
+from configs.mistakes import config_files, defined_in
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Configuration file, such as configs/tiny.py.'
@@ -96,7 +95,7 @@ def define_search(argv: list[str]) -> None:
   files = [file for file in config_files(argv) if os.path.exists(file)]
   if not files:
     return
-  defined = runpy.run_path(files[-1])
+  defined = defined_in(files[-1])
   if 'get_search' not in defined:
     raise ValueError(
       f'{files[-1]} defines no search: put a get_search() beside its '
