@@ -2,7 +2,7 @@
 
     python main.py tune --config=configs/tune_tiny.py --workdir=runs/tune_tiny
 
-0.6 million parameters, 327,680 tokens a trial; 24 trials, of which about half are
+0.6 million parameters, 327,680 tokens a trial; 24 trials, about half of them
 pruned, and the best three again beside the default.
 """
 
