@@ -19,18 +19,19 @@ _SUM_OVER_ROWS = jax.lax.RaggedDotDimensionNumbers(
 )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def grouped_product(
   x_MK: jax.Array,
   weight_EKN: jax.Array,
   sizes_E: jax.Array,
   gathers: Gathers,
   compute_dtype: str,
+  gradient_dtype: str = 'float32',
 ) -> jax.Array:
   """Each row times the matrix of its group, in compute_dtype.
 
   The matrices are rounded before they are gathered, gathered again for the
-  backward pass, and their gradient is summed and shared out in float32, once.
+  backward pass, and their gradient is summed over devices and shared out once.
 
   Args:
     x_MK: rows; the first sizes_E[0] belong to group 0, and so on. The result of
@@ -39,10 +40,13 @@ def grouped_product(
     sizes_E: rows of each group.
     gathers: where the rest of the matrices lies.
     compute_dtype: type of both factors and of the result; sums are float32.
+    gradient_dtype: type in which the gradient of the matrices is summed over
+      devices.
 
   Returns:
     y_MN.
   """
+  del gradient_dtype
   return _product(
     x_MK, _gather(weight_EKN, gathers, compute_dtype), sizes_E, compute_dtype
   )
@@ -71,12 +75,12 @@ def _gather(weight_EKN, gathers, compute_dtype):
   return weight_EKN
 
 
-def _forward(x_MK, weight_EKN, sizes_E, gathers, compute_dtype):
-  y_MN = grouped_product(x_MK, weight_EKN, sizes_E, gathers, compute_dtype)
+def _forward(x_MK, weight_EKN, sizes_E, *static):
+  y_MN = grouped_product(x_MK, weight_EKN, sizes_E, *static)
   return y_MN, (x_MK, weight_EKN, sizes_E)
 
 
-def _backward(gathers, compute_dtype, residuals, gradient_MN):
+def _backward(gathers, compute_dtype, gradient_dtype, residuals, gradient_MN):
   x_MK, weight_EKN, sizes_E = residuals
   gathered_EKN = _gather(weight_EKN, gathers, compute_dtype)
   x_gradient_MK = _product(
@@ -87,7 +91,7 @@ def _backward(gathers, compute_dtype, residuals, gradient_MN):
     gradient_MN.astype(compute_dtype),
     sizes_E,
     _SUM_OVER_ROWS,
-    preferred_element_type=jnp.float32,
+    preferred_element_type=jnp.dtype(gradient_dtype),
   )
   for axis, mesh_axes in reversed(gathers):
     weight_gradient_EKN = jax.lax.psum_scatter(
