@@ -10,7 +10,7 @@ import pytest
 from meshes import run_gradients
 
 from model.axes import partition_spec
-from model.grouped import grouped_product
+from model.grouped import Groups, grouped_product
 from model.params import merge
 from train.state import state_shardings
 from train.step import jit_train_step
@@ -182,7 +182,7 @@ def test_grouped_products_round_factors_and_keep_sums():
   sizes_E = jnp.array([5, 0, 4], jnp.int32)
 
   def total(x_MK, weight_EKN):
-    y_MN = grouped_product(x_MK, weight_EKN, sizes_E, (), 'bfloat16')
+    y_MN = grouped_product(x_MK, weight_EKN, sizes_E, Groups('bfloat16'))
     return y_MN.astype(jnp.float32).sum(), y_MN
 
   (x_gradient, gradient), y_MN = jax.grad(total, (0, 1), has_aux=True)(
