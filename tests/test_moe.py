@@ -96,6 +96,7 @@ def test_figures_leave_padding_out(one_device, rows_BR):
   cases.assert_trees_close(found, one_device, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_slices_of_a_batch_add_up(rows_BR):
   """All but the balancing loss, which is that of each slice."""
   one = {'model.moe.balance_loss': 0.0, 'model.moe.router_z_loss': 0.0}

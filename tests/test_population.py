@@ -61,6 +61,7 @@ def run(made, runs, steps):
   return np.array(losses)
 
 
+@pytest.mark.slow
 def test_a_slot_that_is_refilled_disturbs_no_other_and_compiles_nothing():
   made = population(2)
   made.fill(0, scalars_of(RECIPES[0].config))
