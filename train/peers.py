@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from train.background import ENDING
 from train.exits import START_AGAIN
 from train.lifeline import Lifelines, connect
 
@@ -80,7 +81,6 @@ class Watch:
     self._seconds = _STARTUP_SECONDS
     self._lifelines: Lifelines | None = None
     self._ended = threading.Event()
-    self._leaving = threading.Lock()
     self._thread = threading.Thread(
       target=self._watch, name='peers', daemon=True
     )
@@ -131,8 +131,7 @@ class Watch:
     Args:
       lost: who is, in words.
     """
-    # For ever: of several threads that find out, the first one speaks.
-    self._leaving.acquire()
+    ENDING.acquire()
     try:
       self.say(lost)
       print(
