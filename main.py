@@ -15,6 +15,7 @@ Commands:
   verify    compare every mesh with one device, on emulated devices
   plan      memory, speed and cost of a run on a machine that need not be here
   ladder    train small models, and forecast the loss of the large one
+  tune      find hyper-parameters by many trials
 
 Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
@@ -31,8 +32,8 @@ from absl.flags import FLAGS, Error, adopt_module_key_flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from configs import flags
-from configs.check import check, from_dict, from_json, to_dict
+from configs import flags, given
+from configs.check import from_dict, to_dict
 from configs.mistakes import config_files, explain, is_ours
 
 _STARTED = time.perf_counter()
@@ -40,16 +41,12 @@ _STARTED = time.perf_counter()
 adopt_module_key_flags(flags)
 
 
-class UsageError(Exception):
-  """The command line is wrong; the message is all that a user needs."""
-
-
 def train() -> None:
   """Trains or resumes, then writes the report."""
   from train.report import write_report
 
-  workdir = _workdir()
-  _train(_config(), workdir, _STARTED)
+  workdir = given.workdir()
+  _train(given.config(), workdir, _STARTED)
   if _is_first_process():
     print(f'Report: {write_report(workdir)}')
 
@@ -77,7 +74,7 @@ def supervise() -> None:
   from train.supervise import saved_steps
   from train.supervise import supervise as run
 
-  workdir = _workdir()
+  workdir = given.workdir()
   words = ['train' if word == 'supervise' else word for word in sys.argv[1:]]
   sys.exit(
     run(
@@ -100,7 +97,7 @@ def prepare() -> None:
     for store in prepare_stores(data, log=print, check=check):
       print(f'Dataset: {store}')
 
-  config = _config()
+  config = given.config()
   # Tokens that training will miss cannot be added to a store afterwards.
   augmentation_config(config)
   first_process_does(work, 'prepare the data')
@@ -112,11 +109,11 @@ def evaluate() -> None:
   from train.commands import evaluate_run
   from train.config import train_config
 
-  config = _config()
+  config = given.config()
   result = evaluate_run(
     train_config(config),
     training_data(config),
-    workdir=_workdir(),
+    workdir=given.workdir(),
     which=flags.CHECKPOINT.value,
   )
   if _is_first_process():
@@ -133,13 +130,13 @@ def sample() -> None:
   if flags.PROMPTS_FILE.value is not None:
     file = epath.Path(flags.PROMPTS_FILE.value)
     if not file.exists():
-      raise UsageError(f'--prompts_file: there is no file {file}.')
+      raise given.UsageError(f'--prompts_file: there is no file {file}.')
     # What is not UTF-8 is refused by name.
     text = file.read_bytes().decode(errors='surrogateescape')
     prompts += text.splitlines()
   pairs = sample_run(
-    train_config(_config()),
-    workdir=_workdir(),
+    train_config(given.config()),
+    workdir=given.workdir(),
     which=flags.CHECKPOINT.value,
     prompts=prompts or [''],
     sampling=SamplingConfig(
@@ -161,7 +158,7 @@ def checkpoints() -> None:
   from train.commands import list_checkpoints
   from train.exits import CHECKPOINT_ERROR
 
-  if not list_checkpoints(_workdir(), check=flags.VERIFY.value):
+  if not list_checkpoints(given.workdir(), check=flags.VERIFY.value):
     sys.exit(CHECKPOINT_ERROR)
 
 
@@ -169,7 +166,7 @@ def report() -> None:
   """Writes report.html anew."""
   from train.report import write_report
 
-  print(f'Report: {write_report(_workdir())}')
+  print(f'Report: {write_report(given.workdir())}')
 
 
 def documents() -> None:
@@ -180,7 +177,7 @@ def documents() -> None:
   from input_pipeline.stores import open_stores
   from train.commands import left_out_of_run
 
-  config = _config()
+  config = given.config()
   stream = open_stores(training_data(config)).stream(
     seed=config.seed,
     batch_size=config.batch_size,
@@ -193,7 +190,7 @@ def documents() -> None:
       steps=config.steps,
       row=flags.ROW.value,
       rows=config.batch_size,
-      left_out=left_out_of_run(_workdir()) if flags.WORKDIR.value else (),
+      left_out=left_out_of_run(given.workdir()) if flags.WORKDIR.value else (),
       lines_of_json=flags.JSON.value,
     )
   )
@@ -210,7 +207,7 @@ def verify() -> None:
     jax.config.update('jax_num_cpu_devices', 8)
   from train.verify import verify_and_print
 
-  if not verify_and_print(to_dict(_config()), jax.devices()):
+  if not verify_and_print(to_dict(given.config()), jax.devices()):
     sys.exit(1)
 
 
@@ -225,7 +222,7 @@ def plan() -> None:
   from train.data import prepared_repetition
   from train.planning.command import plan_run
 
-  config = _config()
+  config = given.config()
   augmentation = augmentation_config(config)
   print(
     plan_run(
@@ -234,8 +231,8 @@ def plan() -> None:
       prices=dict(config.planning.prices),
       cache=config.runtime.compilation_cache,
       augmented=bool(augmentation.active),
-      searched=config.planning.searched if flags.SEARCH.value else None,
-      workdir=_workdir() if flags.WORKDIR.value else None,
+      searched=config.planning.searched if FLAGS['search'].value else None,
+      workdir=given.workdir() if flags.WORKDIR.value else None,
       as_json=flags.JSON.value,
       data=prepared_repetition(
         training_data(config),
@@ -254,7 +251,7 @@ def ladder() -> None:
   from train.data import prepared_stores
   from train.tuning.ladder_run import Options, run_ladder
 
-  config, workdir = _config(), _workdir()
+  config, workdir = given.config(), given.workdir()
   options = Options(
     flops=flags.FLOPS.value,
     hours=flags.HOURS.value,
@@ -275,6 +272,31 @@ def ladder() -> None:
     print(said)
 
 
+def tune() -> None:
+  """Searches for hyper-parameters."""
+  from input_pipeline.augmentation.config import augmentation_config
+  from input_pipeline.config import training_data
+  from train.redact import redact
+  from train.tuning import command, outcome
+
+  config, workdir = given.config(), given.workdir()
+  search = command.read_search(redact(to_dict(config)), given.search())
+  if flags.DRY_RUN.value:
+    print(command.dry_run_text(search))
+    return
+  found = command.tune(
+    search,
+    training_data(config),
+    augmentation_config(config),
+    workdir=workdir,
+    storage=flags.STORAGE.value,
+  )
+  print(outcome.text_of(found))
+  origin = config_files(sys.argv)[-1]
+  for file in outcome.write_outcome(found, workdir, origin):
+    print(f'Written: {file}')
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
   'train': train,
   'supervise': supervise,
@@ -287,6 +309,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
   'verify': verify,
   'plan': plan,
   'ladder': ladder,
+  'tune': tune,
 }
 
 
@@ -306,7 +329,7 @@ def main(argv: Sequence[str]) -> None:
     if command not in (supervise, prepare, report, documents, verify, plan):
       _set_up_jax()
     command()
-  except UsageError as error:
+  except given.UsageError as error:
     process.fail(str(error), USAGE_ERROR, joined)
   except KeyboardInterrupt:
     process.fail('ended by Ctrl-C.', BY_HAND, joined)
@@ -319,31 +342,11 @@ def main(argv: Sequence[str]) -> None:
 def _command(argv: Sequence[str]) -> Callable[[], None]:
   words = argv[1:] or ['train']
   if len(words) > 1 or words[0] not in COMMANDS:
-    raise UsageError(
+    raise given.UsageError(
       f'{" ".join(words)!r} is no command; the commands are '
       f'{", ".join(COMMANDS)}.'
     )
   return COMMANDS[words[0]]
-
-
-def _workdir() -> epath.Path:
-  if not flags.WORKDIR.value:
-    raise UsageError('Give the folder of the run: --workdir=runs/NAME')
-  return epath.Path(flags.WORKDIR.value).expanduser()
-
-
-def _config() -> ConfigDict:
-  """The given configuration, or the one that the workdir holds."""
-  if flags.CONFIG.value is not None:
-    return check(flags.CONFIG.value)
-  if flags.WORKDIR.value:
-    saved = _workdir() / 'config.json'
-    if saved.exists():
-      return from_json(saved.read_bytes(), str(saved))
-  raise UsageError(
-    'Give a configuration: --config=configs/tiny.py'
-    + (f' ({flags.WORKDIR.value} holds none).' if flags.WORKDIR.value else '')
-  )
 
 
 def _set_up_jax() -> None:
@@ -351,7 +354,7 @@ def _set_up_jax() -> None:
   from train.compilation_cache import keep_compiled_programs
 
   given = os.environ.get('JAX_COMPILATION_CACHE_DIR')
-  keep_compiled_programs(given or _config().runtime.compilation_cache)
+  keep_compiled_programs(given or given.config().runtime.compilation_cache)
 
 
 def _is_first_process() -> bool:
@@ -366,7 +369,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
   from train.process import fail
 
   try:
-    words = FLAGS(argv)
+    flags.define_search(argv)
+    words = FLAGS([a.replace('--dry-run', '--dry_run') for a in argv])
     # The flag reads the file when it is first used; look for it now.
     if not all(os.path.exists(file) for file in config_files(argv)):
       raise FileNotFoundError

@@ -1,7 +1,11 @@
 """The flags of main.py, and which commands they are of."""
 
+import os
+
 from absl import flags
 from ml_collections import config_flags
+
+from configs.mistakes import config_files, defined_in
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Configuration file, such as configs/tiny.py.'
@@ -76,6 +80,40 @@ TOKENS_PER_PARAMETER = flags.DEFINE_multi_float(
   'ladder: of its runs; may be given several times, to tell what parameters '
   'and what tokens are worth apart. Without it: as many as the run has.',
 )
-SEARCH = flags.DEFINE_bool(
-  'search', False, 'plan: find the mesh, remat policy and microbatch.'
+STORAGE = flags.DEFINE_string(
+  'storage',
+  None,
+  'tune: address of a database that several hosts reach, such as '
+  'postgresql+psycopg://HOST/NAME; without it, a file in the workdir.',
 )
+DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'tune: say what would be done, and do nothing.'
+)
+
+
+def define_search(argv: list[str]) -> None:
+  """Defines --search: of plan a switch, of tune the search of its file.
+
+  Args:
+    argv: the command line.
+
+  Raises:
+    ValueError: the configuration file defines no search.
+  """
+  if 'tune' not in argv[1:]:
+    flags.DEFINE_bool(
+      'search', False, 'plan: find the mesh, remat policy and microbatch.'
+    )
+    return
+  files = [file for file in config_files(argv) if os.path.exists(file)]
+  if not files:
+    return
+  defined = defined_in(files[-1])
+  if 'get_search' not in defined:
+    raise ValueError(
+      f'{files[-1]} defines no search: put a get_search() beside its '
+      'get_config(), as configs/tune_tiny.py does.'
+    )
+  config_flags.DEFINE_config_dict(
+    'search', defined['get_search'](), 'tune: fields of the search.'
+  )

@@ -54,7 +54,6 @@ def attend(
   bias_BTS: jax.Array,
   *,
   softcap: float | None,
-  dropout_rate: float,
   dropout_keys: nn.RowKeys | None,
   compute_dtype: str,
 ) -> jax.Array:
@@ -73,7 +72,7 @@ def attend(
   )
   scores_BKGTS = nn.softcap(scores_BKGTS * H**-0.5, softcap)
   weights_BKGTS = softmax(scores_BKGTS + bias_BTS[:, None, None], compute_dtype)
-  weights_BKGTS = nn.dropout(weights_BKGTS, dropout_rate, dropout_keys)
+  weights_BKGTS = nn.dropout(weights_BKGTS, 'attention', dropout_keys)
   out_BTKGH = einsum(
     'BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH, compute_dtype, compute_dtype
   )
@@ -109,7 +108,6 @@ def make_attend(config: ModelConfig, queries: Places, keys: Places):
       place(v_BSKH, kv_spec),
       bias_BTS,
       softcap=config.attention_softcap,
-      dropout_rate=config.attention_dropout,
       dropout_keys=dropout_keys,
       compute_dtype=config.compute_dtype,
     )

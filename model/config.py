@@ -27,6 +27,7 @@ REMAT_KEEPS: dict[str, tuple[str, ...]] = {
   'full': (),
 }
 REMATS = ('none', *REMAT_KEEPS)
+DROPOUT_SITES = ('embedding', 'attention', 'residual', 'mlp')
 CONTEXT_PARALLELISMS = ('all_gather', 'ring', 'ulysses')
 
 
@@ -108,6 +109,7 @@ class ModelConfig:
   residual_dropout: float
   mlp_dropout: float
   compute_dtype: str
+  gradient_dtype: str
   attention: str
   context_parallelism: str
   splash_block_q: int
@@ -132,7 +134,7 @@ class ModelConfig:
     ):  # fmt: skip
       field = name if name == 'microbatches' else f'model.{name}'
       _check_positive(field, getattr(self, name))
-    for name in ('embedding', 'attention', 'residual', 'mlp'):
+    for name in DROPOUT_SITES:
       rate = getattr(self, f'{name}_dropout')
       if not 0 <= rate < 1:
         raise ValueError(
@@ -140,13 +142,19 @@ class ModelConfig:
         )
     for name, choices in (
       ('mlp', MLPS), ('norm', NORMS), ('positions', POSITIONS),
-      ('remat', REMATS), ('compute_dtype', DTYPES), ('attention', ATTENTIONS),
-      ('context_parallelism', CONTEXT_PARALLELISMS),
+      ('remat', REMATS), ('compute_dtype', DTYPES), ('gradient_dtype', DTYPES),
+      ('attention', ATTENTIONS), ('context_parallelism', CONTEXT_PARALLELISMS),
     ):  # fmt: skip
       if getattr(self, name) not in choices:
         raise ValueError(
           f'model.{name} is {getattr(self, name)!r}; choose one of {choices}.'
         )
+    if (self.compute_dtype, self.gradient_dtype) == ('float32', 'bfloat16'):
+      raise ValueError(
+        "model.gradient_dtype = 'bfloat16' would round what "
+        "model.compute_dtype = 'float32' computed: set model.gradient_dtype = "
+        "'float32'."
+      )
     if self.moe.num_experts:
       self._check_experts()
     if self.offload_activations:
@@ -203,12 +211,14 @@ class ModelConfig:
     return self.mlp in ('swiglu', 'geglu')
 
   @property
-  def dropout(self) -> bool:
-    """Whether the training step needs a dropout key."""
-    return any((
-      self.embedding_dropout, self.attention_dropout, self.residual_dropout,
-      self.mlp_dropout,
-    ))  # fmt: skip
+  def dropout_rates(self) -> dict[str, Any]:
+    """Of the sites where dropout is on; a rate that is an array is on."""
+    rates = {site: getattr(self, f'{site}_dropout') for site in DROPOUT_SITES}
+    return {
+      site: rate
+      for site, rate in rates.items()
+      if not (isinstance(rate, (int, float)) and rate == 0)
+    }
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:

@@ -38,10 +38,12 @@ class RowKeys:
   Attributes:
     key: of what is drawn.
     rows_B: number of each row in the batch.
+    rates: of the sites where dropout is on, numbers or arrays.
   """
 
   key: jax.Array
   rows_B: jax.Array
+  rates: dict[str, float | jax.Array]
 
   def fold_in(self, number: int | jax.Array) -> 'RowKeys':
     """Keys of something else, told apart by its number."""
@@ -50,21 +52,22 @@ class RowKeys:
 
 def dropout(
   x: jax.Array,
-  rate: float,
+  site: str,
   keys: RowKeys | None,
   order: Order | None = None,
 ) -> jax.Array:
-  """Zeroes values at the given rate and scales the rest; no keys: identity.
+  """Zeroes values at the rate of a site and scales the rest; none: identity.
 
   Args:
     x: activations, [B, T, ...].
-    rate: share of the values that become zero.
-    keys: of the rows.
+    site: 'embedding', 'attention', 'residual' or 'mlp'.
+    keys: of the rows, with the share of the values that become zero.
     order: of the chunks of each row; a token has the mask that it would have
       if they were as they were written.
   """
-  if keys is None or rate == 0:
+  if keys is None or site not in keys.rates:
     return x
+  rate = keys.rates[site]
 
   def draw(row):
     key = jax.random.fold_in(keys.key, row)
@@ -100,6 +103,7 @@ class Linear(nnx.Module):
   ):
     self.equation = equation
     self.dtype = config.compute_dtype
+    self.gradient_dtype = config.gradient_dtype
     self.weight = declare(
       key, sizes, axes, kind='matrix', std=std, layers=layers
     )
@@ -116,7 +120,14 @@ class Linear(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Applies one layer's matrix."""
-    y = einsum(self.equation, x, self.weight[...], self.dtype, self.dtype)
+    y = einsum(
+      self.equation,
+      x,
+      self.weight[...],
+      self.dtype,
+      self.dtype,
+      self.gradient_dtype,
+    )
     return y + self.bias[...].astype(y.dtype) if hasattr(self, 'bias') else y
 
 

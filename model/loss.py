@@ -28,7 +28,6 @@ _PIECES = 16
 class _Loss(NamedTuple):
   """What is static about the loss; fields as in `cross_entropy`."""
 
-  z_loss: float
   softcap: float | None
   chunk: int
   compute_dtype: str
@@ -41,7 +40,7 @@ def cross_entropy(
   targets_BT: jax.Array,
   weights_BT: jax.Array,
   *,
-  z_loss: float = 0.0,
+  z_loss: float | jax.Array = 0.0,
   softcap: float | None = None,
   chunk: int,
   compute_dtype: str,
@@ -69,13 +68,13 @@ def cross_entropy(
     The loss to minimise (cross-entropy + z_loss * squared log-normaliser), and
     its two parts, for reporting: they carry no gradient.
   """
-  loss = _Loss(z_loss, softcap, chunk, compute_dtype, rules)
-  return _cross_entropy(loss, x_BTD, head_VD, targets_BT, weights_BT)
+  loss = _Loss(softcap, chunk, compute_dtype, rules)
+  weight = jnp.asarray(z_loss, jnp.float32)
+  return _cross_entropy(loss, x_BTD, head_VD, targets_BT, weights_BT, weight)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _cross_entropy(loss, x_BTD, head_VD, targets_BT, weights_BT):
-  arrays = (x_BTD, head_VD, targets_BT, weights_BT)
+def _cross_entropy(loss, *arrays):
   return _on_mesh(loss, _sums, arrays, gradients=False)
 
 
@@ -93,6 +92,7 @@ def _backward(loss, gradients, cotangents):
   return (
     (x_gradient_BTD * scale).astype(x_gradient_BTD.dtype),
     head_gradient_VD * scale,
+    None,
     None,
     None,
   )
@@ -142,25 +142,27 @@ def _on_mesh(loss, function, arrays, *, gradients):
   return jax.shard_map(
     functools.partial(function, loss, layout),
     mesh=mesh,
-    in_specs=(rows, head, rows, rows),
+    in_specs=(rows, head, rows, rows, nothing),
     out_specs=(nothing, out, head) if gradients else nothing,
     check_vma=False,
   )(*arrays)
 
 
-def _sums(loss, layout, x_BTD, head_VD, targets_BT, weights_BT):
+def _sums(loss, layout, x_BTD, head_VD, targets_BT, weights_BT, z_loss):
   head_VD = _gather(head_VD, loss, layout)
 
   def body(sums, chunk):
     logits, _, normaliser = _logits(chunk[0], head_VD, loss, layout)
-    return _add(sums, logits, normaliser, chunk, loss, layout), None
+    return _add(sums, logits, normaliser, chunk, z_loss, layout), None
 
   chunks = _chunks(loss.chunk, x_BTD, targets_BT, weights_BT)
   sums = jax.lax.scan(body, (jnp.zeros(()),) * 3, chunks)[0]
   return _psum(sums, layout.tokens)
 
 
-def _sums_and_gradients(loss, layout, x_BTD, head_VD, targets_BT, weights_BT):
+def _sums_and_gradients(
+  loss, layout, x_BTD, head_VD, targets_BT, weights_BT, z_loss
+):
   dtype = loss.compute_dtype
   whole_VD = _gather(head_VD, loss, layout)
 
@@ -170,7 +172,7 @@ def _sums_and_gradients(loss, layout, x_BTD, head_VD, targets_BT, weights_BT):
     logits, slope, normaliser = _logits(x_BCD, whole_VD, loss, layout)
     # d(loss)/d(logits) = p (1 + 2 z_loss log Z) - [v is the target].
     gradient_BCV = jnp.exp(logits - normaliser[..., None]) * (
-      1 + 2 * loss.z_loss * normaliser[..., None]
+      1 + 2 * z_loss * normaliser[..., None]
     ) - _is_target(targets_BC, logits, layout)
     gradient_BCV = gradient_BCV * slope * weights_BC[..., None]
     gradient_BCV = gradient_BCV.astype(dtype)
@@ -178,7 +180,7 @@ def _sums_and_gradients(loss, layout, x_BTD, head_VD, targets_BT, weights_BT):
     head_gradient_VD += product(
       'BCV,BCD->VD', gradient_BCV, x_BCD.astype(dtype)
     )
-    sums = _add(sums, logits, normaliser, chunk, loss, layout)
+    sums = _add(sums, logits, normaliser, chunk, z_loss, layout)
     return (sums, head_gradient_VD), x_gradient_BCD.astype(x_BCD.dtype)
 
   chunks = _chunks(loss.chunk, x_BTD, targets_BT, weights_BT)
@@ -252,7 +254,7 @@ def _logits(x_BCD, head_VD, loss, layout):
   return logits_BCV, slope_BCV, largest_BC + jnp.log(sum_BC)
 
 
-def _add(sums, logits_BCV, normaliser_BC, chunk, loss, layout):
+def _add(sums, logits_BCV, normaliser_BC, chunk, z_loss, layout):
   _, targets_BC, weights_BC = chunk
   chosen_BC = _psum(
     jnp.where(_is_target(targets_BC, logits_BCV, layout), logits_BCV, 0).sum(
@@ -262,7 +264,7 @@ def _add(sums, logits_BCV, normaliser_BC, chunk, loss, layout):
   )
   nll = ((normaliser_BC - chosen_BC) * weights_BC).sum()
   z = (normaliser_BC**2 * weights_BC).sum()
-  return sums[0] + nll + loss.z_loss * z, sums[1] + nll, sums[2] + z
+  return sums[0] + nll + z_loss * z, sums[1] + nll, sums[2] + z
 
 
 def _is_target(targets_BC, logits_BCV, layout):

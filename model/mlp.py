@@ -69,7 +69,5 @@ class Mlp(nnx.Module):
     else:
       h_BTF = _gelu(up_BTF)
     h_BTF = constrain(h_BTF, ('batch', 'length', 'mlp'), config.axis_rules)
-    h_BTF = nn.dropout(
-      h_BTF, config.mlp_dropout, dropout_keys, config.row_order
-    )
+    h_BTF = nn.dropout(h_BTF, 'mlp', dropout_keys, config.row_order)
     return checkpoint_name(self.down(h_BTF), 'mlp_out')

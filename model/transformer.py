@@ -64,20 +64,19 @@ class Block(nnx.Module):
   ) -> tuple[jax.Array, KeyValues, Routing | None]:
     """Applies one layer; arguments as in Attention and Moe."""
     config, order = self.config, self.config.row_order
-    rate = config.residual_dropout
     keys: list[nn.RowKeys | None] = [None] * 4
     if dropout_keys is not None:
       keys = [dropout_keys.fold_in(site) for site in range(4)]
     h_BTD, cache = self.attention(
       self.attention_norm(x_BTD), attend, angles, keys[0], cache, slot
     )
-    x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[1], order)
+    x_BTD = x_BTD + nn.dropout(h_BTD, 'residual', keys[1], order)
     h_BTD, routing = self.mlp_norm(x_BTD), None
     if config.moe.num_experts:
       h_BTD, routing = self.moe(h_BTD, valid_BT)
     else:
       h_BTD = self.mlp(h_BTD, keys[2])
-    x_BTD = x_BTD + nn.dropout(h_BTD, rate, keys[3], order)
+    x_BTD = x_BTD + nn.dropout(h_BTD, 'residual', keys[3], order)
     return _place(x_BTD, config.axis_rules), cache, routing
 
 
@@ -151,9 +150,7 @@ class Transformer(nnx.Module):
     if dropout_keys is not None:
       # Layers have the numbers from 0 on.
       keys = dropout_keys.fold_in(config.num_layers)
-      x_BTD = nn.dropout(
-        x_BTD, config.embedding_dropout, keys, config.row_order
-      )
+      x_BTD = nn.dropout(x_BTD, 'embedding', keys, config.row_order)
     x_BTD = _place(x_BTD, config.axis_rules)
     places = Places(segments_BT, positions_BT, visible_BT)
     if cache is None:

@@ -72,6 +72,7 @@ def go_on(directory, abstract):
     return checkpoints.restore_newest(abstract)
 
 
+@pytest.mark.slow
 def test_a_hundred_flipped_bits_are_a_hundred_times_noticed(
   saved, tmp_path, record_property
 ):

@@ -23,6 +23,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
   return folder
 
 
+@pytest.mark.slow
 def test_killed_three_times_resumes_bit_for_bit(folder):
   # A profile, of steps after the last kill, changes no number either.
   arguments = runs.command('train', folder, 'killed', log__profile_start=100)
@@ -42,6 +43,7 @@ def test_killed_three_times_resumes_bit_for_bit(folder):
   assert list(workdir.glob('profile/process_0/**/*.xplane.pb'))
 
 
+@pytest.mark.slow
 def test_a_signal_saves_the_step_and_loses_none(folder):
   arguments = runs.command('train', folder, 'stopped', checkpoint__every=1000)
   workdir = folder / 'stopped'
@@ -104,6 +106,7 @@ def flip_a_bit(step):
   data.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_listed_and_checked(folder):
   shutil.copytree(folder / 'whole', folder / 'listed')
   steps = folder / 'listed' / 'checkpoints'
@@ -177,6 +180,7 @@ def test_a_finished_run_is_left_as_it_is(folder):
   assert runs.numbers(folder / 'whole') == before
 
 
+@pytest.mark.slow
 def test_numbers_that_break_down_end_the_run(folder):
   arguments = runs.command(
     'train', folder, 'broken', optimizer__learning_rate=1e30

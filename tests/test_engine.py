@@ -90,6 +90,7 @@ def test_a_finished_partition_is_not_made_again(tmp_path):
   LocalEngine(1).shuffle(dataclasses.replace(spec, emit=refuse), TASKS)
 
 
+@pytest.mark.slow
 def test_beam_gives_the_same_bytes_as_the_local_engine(tmp_path, small_chunks):
   write_corpus(tmp_path)
   (tmp_path / 'corpus' / 'again.txt').write_text(

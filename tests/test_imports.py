@@ -14,7 +14,7 @@ ROOMS = ('configs', 'input_pipeline', 'model', 'train')
 STANDARD = sys.stdlib_module_names
 
 ALLOWED = {
-  'configs': {'absl', 'ml_collections', 'configs'},
+  'configs': {'absl', 'etils', 'ml_collections', 'configs'},
   'model': {'jax', 'flax', 'numpy', 'model'},
   'input_pipeline': {
     'apache_beam', 'array_record', 'etils', 'ftfy', 'input_pipeline', 'numpy',
@@ -22,12 +22,14 @@ ALLOWED = {
     'tokenizers', 'zstandard',
   },
   'train': {
-    'absl', 'etils', 'flax', 'input_pipeline', 'jax', 'model', 'numpy', 'optax',
-    'orbax', 'scipy', 'tensorboardX', 'tqdm', 'train',
+    'absl', 'cmaes', 'etils', 'flax', 'input_pipeline', 'jax', 'model', 'numpy',
+    'optax', 'optuna', 'orbax', 'scipy', 'sqlalchemy', 'tensorboardX', 'tqdm',
+    'train',
   },
 }  # fmt: skip
 WITHOUT_TENSORFLOW = (
-  'config', 'mesh', 'optimizer', 'rows', 'schedule', 'setup', 'state', 'step',
+  'config', 'mesh', 'optimizer', 'rows', 'scalars', 'schedule', 'setup',
+  'state', 'step', 'tuning.population',
 )  # fmt: skip
 
 
@@ -98,6 +100,12 @@ def test_training_reaches_for_data_lazily_and_in_few_places():
   assert ('train/data.py', True) in found
   places = ('data', 'commands', 'exits', 'lock', 'run')
   assert found <= {(f'train/{place}.py', True) for place in places}
+
+
+def test_only_tuning_needs_its_libraries():
+  for path in files('train'):
+    if path.parent.name != 'tuning':
+      assert not tops(path) & {'cmaes', 'optuna'}, path
 
 
 def test_nobody_imports_main():

@@ -144,13 +144,13 @@ def test_an_augmented_batch_goes_the_same_way(slices, rows_BR, plain_gradients):
 
 def test_dropout_keeps_the_scale():
   x = jnp.ones((100, 1000))
-  keys = layers.RowKeys(jax.random.key(0), jnp.arange(100))
-  y = np.asarray(layers.dropout(x, 0.25, keys))
+  keys = layers.RowKeys(jax.random.key(0), jnp.arange(100), {'mlp': 0.25})
+  y = np.asarray(layers.dropout(x, 'mlp', keys))
   np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
   # The standard deviation of the mean is 0.002.
   np.testing.assert_allclose(y.mean(), 1, atol=0.01)
-  assert layers.dropout(x, 0.0, keys) is x
-  assert layers.dropout(x, 0.5, None) is x
+  assert layers.dropout(x, 'residual', keys) is x
+  assert layers.dropout(x, 'mlp', None) is x
 
 
 def test_masks_are_a_function_of_seed_and_step(rows_BR):
@@ -162,9 +162,10 @@ def test_masks_are_a_function_of_seed_and_step(rows_BR):
     jitted = jax.jit(
       functools.partial(loss_fn, recipe=recipe, marks=cases.MARKS)
     )
-    params = cases.random_params(recipe)
+    params, rows = cases.random_params(recipe), jnp.arange(8)
+    rates = recipe.config.model.dropout_rates
     losses = [
-      float(jitted(params, rows_BR, layers.RowKeys(key, jnp.arange(8)))[0])
+      float(jitted(params, rows_BR, layers.RowKeys(key, rows, rates))[0])
       for key in (
         dropout_key(seed, jnp.asarray(step))
         for seed, step in ((0, 0), (0, 0), (0, 1), (1, 0))
@@ -211,7 +212,8 @@ def test_every_site_of_every_layer_has_a_mask_of_its_own():
   params['final_norm']['scale'] += 1
   ones_BT = jnp.ones((8, 32), jnp.int32)
   model = cases.merge(recipe.graphdef, params)
-  keys = layers.RowKeys(jax.random.key(0), jnp.arange(8))
+  rates = recipe.config.model.dropout_rates
+  keys = layers.RowKeys(jax.random.key(0), jnp.arange(8), rates)
   x_BTD, *_ = model(ones_BT, ones_BT, ones_BT, dropout_keys=keys)
   x_PD = np.asarray(x_BTD).reshape(256, 32)
   smallest_P1 = np.where(x_PD > 0, x_PD, np.inf).min(1, keepdims=True)
@@ -284,6 +286,25 @@ def test_gradients_of_bfloat16_are_float32_and_unrounded(rows_BR):
     assert leaf.dtype == jnp.float32
     rounded = leaf.astype(jnp.bfloat16).astype(jnp.float32)
     assert (np.asarray(rounded) != np.asarray(leaf)).mean() > 0.5, path
+
+
+def test_gradients_of_matrices_can_be_summed_in_bfloat16(rows_BR):
+  for experts in (0, 4):
+    recipe = cases.recipe(
+      **BFLOAT16,
+      **{'model.gradient_dtype': 'bfloat16', 'model.moe.num_experts': experts},
+    )
+    loss = functools.partial(loss_fn, recipe=recipe, marks=cases.MARKS)
+    # The compiler may leave roundings out unless told.
+    grads, _ = jax.jit(
+      jax.grad(loss, has_aux=True),
+      compiler_options={'xla_allow_excess_precision': False},
+    )(cases.random_params(recipe), rows_BR, None)
+    for path, leaf in cases.leaves(grads['blocks']).items():
+      assert leaf.dtype == jnp.float32
+      rounded = leaf.astype(jnp.bfloat16).astype(jnp.float32)
+      same = (np.asarray(rounded) == np.asarray(leaf)).mean()
+      assert (same == 1) == ('norm' not in path and 'router' not in path), path
 
 
 @pytest.mark.parametrize('remat', ['none', 'full'])

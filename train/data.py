@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 
+from train.config import TrainConfig
 from train.distributed import check_same, first_process_does
 from train.evaluate import Split
 from train.exits import DATA_ERROR, exit_status
@@ -61,22 +62,12 @@ def train_batches(
     start_step: first step.
     left_out: batches that no step reads.
   """
-  from input_pipeline import global_array, pipeline
-  from input_pipeline.augmentation.augment import make_augment
+  from input_pipeline import global_array
 
   config, sharding = setup.config, setup.batch_sharding
-  row_start, row_stop = global_array.process_rows(sharding, config.batch_size)
-  for batch in pipeline.train_batches(
-    stream,
-    start_step=start_step,
-    end_step=config.steps,
-    row_start=row_start,
-    row_stop=row_stop,
-    prefetch=config.prefetch,
-    augment=make_augment(
-      augmentation, store, seed=config.seed, steps=config.steps
-    ),
-    left_out=left_out,
+  rows = global_array.process_rows(sharding, config.batch_size)
+  for batch in host_batches(
+    config, augmentation, store, stream, start_step, rows, left_out
   ):
     yield jax.tree.map(
       lambda array: global_array.to_global_array(
@@ -84,6 +75,39 @@ def train_batches(
       ),
       batch,
     )
+
+
+def host_batches(
+  config: TrainConfig,
+  augmentation: 'AugmentationConfig',
+  store: 'Store',
+  stream: 'Stream',
+  start_step: int,
+  rows: tuple[int, int],
+  left_out: Sequence['Window'] = (),
+) -> Iterator[Any]:
+  """Some rows of each batch, in the memory of the host.
+
+  Args:
+    config: the run.
+    augmentation, store, stream, start_step, left_out: as in `train_batches`.
+    rows: of the batch, the first and one past the last.
+  """
+  from input_pipeline import pipeline
+  from input_pipeline.augmentation.augment import make_augment
+
+  return pipeline.train_batches(
+    stream,
+    start_step=start_step,
+    end_step=config.steps,
+    row_start=rows[0],
+    row_stop=rows[1],
+    prefetch=config.prefetch,
+    augment=make_augment(
+      augmentation, store, seed=config.seed, steps=config.steps
+    ),
+    left_out=left_out,
+  )
 
 
 def validation_splits(setup: Setup, stores: 'Stores') -> list[Split]:

@@ -56,8 +56,17 @@ def evaluate(
       before_batch()
       total = jax.tree.map(jnp.add, total, eval_step(params, rows_BR))
     sums.append(total)
-  losses = [float(s.cross_entropy) for s in sums]
-  tokens = [float(s.tokens) for s in sums]
+  return figures(
+    splits,
+    [float(s.cross_entropy) for s in sums],
+    [float(s.tokens) for s in sums],
+  )
+
+
+def figures(
+  splits: Sequence[Split], losses: Sequence[float], tokens: Sequence[float]
+) -> dict[str, float]:
+  """What `evaluate` returns, from the sums over each split."""
   if not sum(tokens):
     raise ValueError('The validation split has no tokens to predict.')
   loss = sum(losses) / sum(tokens)

@@ -1,40 +1,42 @@
-"""Learning rate as a function of the step."""
+"""Learning rate as a function of the step.
 
+Without branches: peak, warm-up and lengths may be arrays of a compiled program,
+so that one program serves many schedules (optax's schedules take numbers only).
+"""
+
+import jax
+import jax.numpy as jnp
 import optax
 
 from train.config import OptimizerConfig, check_choice
 
 
-def _constant(config: OptimizerConfig) -> optax.Schedule:
-  return optax.constant_schedule(config.learning_rate)
+def _constant(config: OptimizerConfig, step: jax.Array) -> jax.Array:
+  del config
+  return jnp.ones_like(step)
 
 
-def _linear(config: OptimizerConfig) -> optax.Schedule:
-  return optax.linear_schedule(
-    config.learning_rate,
-    config.learning_rate * config.final_fraction,
-    config.steps - config.warmup_steps,
-  )
+def _linear(config: OptimizerConfig, step: jax.Array) -> jax.Array:
+  done = _share(step, config.warmup_steps, config.steps)
+  return 1 - (1 - config.final_fraction) * done
 
 
-def _cosine(config: OptimizerConfig) -> optax.Schedule:
-  return optax.cosine_decay_schedule(
-    config.learning_rate,
-    max(1, config.steps - config.warmup_steps),
-    alpha=config.final_fraction,
-  )
+def _cosine(config: OptimizerConfig, step: jax.Array) -> jax.Array:
+  done = _share(step, config.warmup_steps, config.steps)
+  left = (1 + jnp.cos(jnp.pi * done)) / 2
+  return config.final_fraction + (1 - config.final_fraction) * left
 
 
-def _wsd(config: OptimizerConfig) -> optax.Schedule:
-  stable = config.steps - config.warmup_steps - config.decay_steps
-  decay = optax.linear_schedule(
-    config.learning_rate,
-    config.learning_rate * config.final_fraction,
-    config.decay_steps,
-  )
-  return optax.join_schedules(
-    [optax.constant_schedule(config.learning_rate), decay], [stable]
-  )
+def _wsd(config: OptimizerConfig, step: jax.Array) -> jax.Array:
+  begin = config.steps - config.decay_steps
+  # Without a decay the rate of the last step, too, is the peak.
+  fall = jnp.where(config.decay_steps > 0, 1 - config.final_fraction, 0.0)
+  return 1 - fall * _share(step, begin, config.steps)
+
+
+def _share(step: jax.Array, begin, end) -> jax.Array:
+  """How much of the way from one step to another is done, 0 to 1."""
+  return jnp.clip((step - begin) / jnp.maximum(end - begin, 1), 0, 1)
 
 
 SCHEDULES = {
@@ -54,11 +56,14 @@ def make_schedule(config: OptimizerConfig) -> optax.Schedule:
     ValueError: there is no such schedule.
   """
   check_choice('optimizer.schedule', config.schedule, tuple(SCHEDULES))
-  after = SCHEDULES[config.schedule](config)
-  if not config.warmup_steps:
-    return after
-  first = config.learning_rate / config.warmup_steps
-  warmup = optax.linear_schedule(
-    first, config.learning_rate, config.warmup_steps - 1
-  )
-  return optax.join_schedules([warmup, after], [config.warmup_steps])
+  shape = SCHEDULES[config.schedule]
+
+  def rate(count: jax.Array) -> jax.Array:
+    step = jnp.asarray(count, jnp.float32)
+    warmup = jnp.asarray(config.warmup_steps, jnp.float32)
+    share = jnp.minimum((step + 1) / jnp.maximum(warmup, 1), 1)
+    return config.learning_rate * jnp.where(
+      step < warmup, share, shape(config, step)
+    )
+
+  return rate

@@ -1,7 +1,7 @@
 """The training state: what a step reads and returns, and a checkpoint holds."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -43,38 +43,58 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How a run's state is made and updated: static, and without arrays."""
+  """How a run's state is made and updated: static, and without arrays.
+
+  Attributes:
+    config: the run.
+    graphdef: structure of the model.
+    schedule: learning rate of each step.
+    optimizer: gradients to updates.
+    axes, kinds: of each parameter, as declared.
+  """
 
   config: TrainConfig
   graphdef: nnx.GraphDef
   schedule: optax.Schedule
   optimizer: optax.GradientTransformation
   axes: Params
-  init: Callable[[], TrainState]
+  kinds: Params
+
+  def init(self) -> TrainState:
+    """The state of step 0."""
+    params = split(build_model(self.config))[1]
+    averaged = self.config.optimizer.ema_decay is not None
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state=self.optimizer.init(params),
+      ema=params if averaged else None,
+      history=new_history(),
+    )
+
+
+def build_model(config: TrainConfig) -> Transformer:
+  """The model of a run with its initial weights."""
+  return Transformer(random_key(config.seed, _INIT), config.model)
 
 
 def make_recipe(config: TrainConfig) -> Recipe:
   """Describes the state of a run without making any array."""
-
-  def build() -> Transformer:
-    return Transformer(random_key(config.seed, _INIT), config.model)
-
+  build = functools.partial(build_model, config)
   graphdef, _ = abstract(build)
   axes, kinds = metadata(build, 'axes'), metadata(build, 'kind')
+  return _recipe(config, graphdef, axes, kinds)
+
+
+def with_numbers(recipe: Recipe, config: TrainConfig) -> Recipe:
+  """The recipe of a run that differs in numbers only, which may be arrays."""
+  return _recipe(config, recipe.graphdef, recipe.axes, recipe.kinds)
+
+
+def _recipe(config, graphdef, axes, kinds) -> Recipe:
   schedule = make_schedule(config.optimizer)
   optimizer = make_optimizer(config.optimizer, schedule, kinds, axes)
-
-  def init() -> TrainState:
-    params = split(build())[1]
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt_state=optimizer.init(params),
-      ema=None if config.optimizer.ema_decay is None else params,
-      history=new_history(),
-    )
-
-  return Recipe(config, graphdef, schedule, optimizer, axes, init)
+  return Recipe(config, graphdef, schedule, optimizer, axes, kinds)
 
 
 def random_key(seed: int, stream: int) -> jax.Array:

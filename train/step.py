@@ -80,7 +80,7 @@ def loss_fn(
     inputs.segments_BT,
     inputs.positions_BT,
     visible_BT=inputs.visible_BT,
-    dropout_keys=keys if config.model.dropout else None,
+    dropout_keys=keys,
   )
   total, nll, squared = cross_entropy(
     x_BTD,
@@ -132,10 +132,14 @@ def gradients(
   differentiate = jax.grad(
     functools.partial(loss_fn, recipe=recipe, marks=marks), has_aux=True
   )
-  slices = config.accumulation_steps
+  slices, rates = config.accumulation_steps, config.model.dropout_rates
   numbers_B = jnp.arange(len(jax.tree.leaves(batch)[0]))
+
+  def keys_of(numbers_B: jax.Array) -> RowKeys | None:
+    return RowKeys(key, numbers_B, rates) if rates else None
+
   if slices == 1:
-    grads, sums = differentiate(params, batch, RowKeys(key, numbers_B))
+    grads, sums = differentiate(params, batch, keys_of(numbers_B))
   else:
     # Slice a takes rows a, a + A, ...: each device slices its own rows.
     rows_A = jax.tree.map(
@@ -148,7 +152,7 @@ def gradients(
       batch, numbers_B = jax.tree.map(
         lambda x: constrain(x, axes[: x.ndim], config.mesh.rules), rows
       )
-      return on_device(differentiate(params, batch, RowKeys(key, numbers_B)))
+      return on_device(differentiate(params, batch, keys_of(numbers_B)))
 
     def add(total, rows):
       return jax.tree.map(jnp.add, total, part(rows)), None

@@ -1,1 +1,1 @@
-"""Hyper-parameters, and the loss to expect, found by training small models."""
+"""Hyper-parameters found by studies, and the loss to expect by ladders."""

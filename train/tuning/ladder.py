@@ -32,6 +32,9 @@ _LEAST_SPAN, _SPAN = 4, 32
 # The part of the parameters that embedding and head do not hold is at least
 # this: a table of the vocabulary is no small model.
 _LAYERS = 0.1
+# One layer cannot copy what followed a token before, which all larger models
+# learn (Olsson et al. 2022, arXiv 2209.11895): it does not follow their law.
+_FEWEST_LAYERS = 2
 # A run of fewer steps has hardly warmed up.
 _FEWEST_STEPS = 50
 # GPT-4's loss was forecast from runs with at most so many times less compute
@@ -115,6 +118,8 @@ def smaller_models(model: ModelConfig, stages: int = 1) -> list[ModelConfig]:
     if model.embed_dim * heads % model.num_heads:
       continue
     for layers in range(stages, model.num_layers + 1, stages):
+      if layers < _FEWEST_LAYERS:
+        continue
       aspect = layers * model.num_heads / (model.num_layers * heads)
       off = abs(math.log(aspect))
       small = _shrunk(model, heads, 1 if shared else heads // group, layers)

@@ -6,13 +6,25 @@ from html import escape
 
 from train.console import format_count, format_duration
 from train.report_axes import Axis
-from train.report_charts import Point, path_of, percent, shape_of
 from train.report_page import (
   data_table,
   fact_table,
   note,
   render_page,
   section,
+)
+from train.report_plot import (
+  Point,
+  axis_ticks,
+  path_of,
+  percent,
+  render_figure,
+  render_frame,
+  render_legend,
+  render_x_ticks,
+  render_y_ticks,
+  shape_of,
+  stretched,
 )
 from train.tuning.ladder_result import Outcome
 from train.tuning.scaling_fit import COVERAGE, band
@@ -159,31 +171,32 @@ def _chart(outcome: Outcome) -> str:
     edges = [band(fitted, n, ratio * n) for n in grid]
     curves.append((colour, line, edges))
     values += [value for _, value in line]
-    legend.append(_key(colour, f'{ratio:.3g} tokens a parameter'))
+    legend.append((_key(colour), f'{ratio:.3g} tokens a parameter'))
   y_axis = Axis(min(values) * 0.98, max(values) * 1.02, log=True)
-  parts = [_grid(x_axis, y_axis)]
-  paths = ''.join(
+  paths = (
     f'<path style="fill:var({colour});opacity:.15" '
     f'd="{_ribbon(grid, edges, x_axis, y_axis)}"/>'
     f'<path class="curve" style="stroke:var({colour})" '
     f'd="{path_of(shape_of(line, x_axis, y_axis))}"/>'
     for colour, line, edges in curves
   )
-  parts.append(
-    '<svg class="curves" width="100%" height="100%" viewBox="0 0 1000 1000"'
-    f' preserveAspectRatio="none">{paths}</svg>'
-  )
-  parts += [
-    _dot(outcome, number, x_axis, y_axis) for number in range(len(sizes))
+  legend += [
+    ('<rect width="22" height="12" style="opacity:.15"/>', 'interval of a law'),
+    (_key('--orange'), 'interval of a run'),
   ]
-  parts.append(_forecast_mark(outcome, x_axis, y_axis))
-  legend.append('<li>bands: the law itself; bar: a run</li>')
-  return (
-    '<figure><figcaption>Loss <span class="unit">nats a token, on the '
-    'validation split, over parameters; both on a log scale</span></figcaption>'
-    f'<ul class="legend">{"".join(legend)}</ul>'
-    '<svg class="plot" role="img" aria-label="'
-    f'{escape(forecast_text(outcome))}">{"".join(parts)}</svg></figure>'
+  return render_figure(
+    'Loss',
+    'nats a token, on the validation split; both axes are logarithmic',
+    render_legend(legend),
+    render_frame(
+      forecast_text(outcome),
+      render_y_ticks(axis_ticks(y_axis, 5)),
+      render_x_ticks(axis_ticks(x_axis, 5), 'parameters'),
+      stretched(paths),
+      *(_dot(outcome, number, x_axis, y_axis) for number in range(len(sizes))),
+      _forecast_mark(outcome, x_axis, y_axis),
+      attributes={},
+    ),
   )
 
 
@@ -191,11 +204,10 @@ def _cycle() -> Sequence[str]:
   return _COLOURS * 10
 
 
-def _key(colour: str, text: str) -> str:
+def _key(colour: str) -> str:
   return (
-    '<li><svg class="key" aria-hidden="true"><line class="curve" '
-    f'style="stroke:var({colour})" x1="0" x2="22" y1="6" y2="6"/></svg>'
-    f'{escape(text)}</li>'
+    f'<line class="curve" style="stroke:var({colour})" x1="0" x2="22" y1="6"'
+    ' y2="6"/>'
   )
 
 
@@ -209,30 +221,6 @@ def _ribbon(
   there: list[Point] = [(n, e[0]) for n, e in zip(grid, edges, strict=True)]
   back: list[Point] = [(n, e[1]) for n, e in zip(grid, edges, strict=True)]
   return path_of(shape_of([*there, *reversed(back)], x_axis, y_axis)) + 'Z'
-
-
-def _grid(x_axis: Axis, y_axis: Axis) -> str:
-  parts = []
-  for value, label in y_axis.ticks(5):
-    y = percent(1 - y_axis.fraction(value))
-    parts.append(
-      f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-      f'<text class="tick" x="-8" y="{y}" dy="4" text-anchor="end">{label}'
-      '</text>'
-    )
-  for value, label in x_axis.ticks(5):
-    x = percent(x_axis.fraction(value))
-    parts.append(
-      f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="100%"/>'
-      f'<text class="tick" x="{x}" y="100%" dy="18" text-anchor="middle">'
-      f'{label}</text>'
-    )
-  parts.append(
-    '<line class="axis" x1="0" x2="100%" y1="100%" y2="100%"/>'
-    '<text class="tick" x="50%" y="100%" dy="36" text-anchor="middle">'
-    'parameters</text>'
-  )
-  return ''.join(parts)
 
 
 def _dot(outcome: Outcome, number: int, x_axis: Axis, y_axis: Axis) -> str:

@@ -1,0 +1,268 @@
+"""The command `tune`: from a configuration and its search to a study."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import jax
+from etils import epath
+from optuna.trial import FrozenTrial
+
+from model.params import count
+from train.config import TrainConfig, train_config
+from train.data import prepared_stores
+from train.laws.advice import setting
+from train.laws.hyperparameters import BATCH_SIZE, LAWS, OPTIMIZERS, advised
+from train.signals import StopRequest, stop_request
+from train.state import make_recipe
+from train.tuning.confirm import (
+  CANDIDATE,
+  SEED,
+  Verdict,
+  best_trials,
+  confirming,
+  judge,
+)
+from train.tuning.outcome import Outcome
+from train.tuning.ranges import Law
+from train.tuning.search_config import SearchConfig, search_config
+from train.tuning.space import Point
+from train.tuning.study import Study, Trial
+from train.tuning.trial_config import with_values
+from train.tuning.worker import Work, Worker
+from train.workdir import flatten
+
+if TYPE_CHECKING:
+  from input_pipeline.augmentation.config import AugmentationConfig
+  from input_pipeline.config import TrainingData
+  from input_pipeline.stores import Stores
+
+# Told to the processes that --search.workers starts, which start none.
+_CHILD = 'MESHWORK_TUNE_WORKER'
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+  """A search, read and checked.
+
+  Attributes:
+    config: of the search.
+    base: configuration of a trial but for what is searched, as JSON holds it.
+  """
+
+  config: SearchConfig
+  base: dict[str, Any]
+
+  def configure(self, trial: Trial) -> tuple[dict[str, Any], TrainConfig]:
+    """The configuration of a trial, and its training part.
+
+    Raises:
+      ValueError: its values do not fit together.
+    """
+    resolved = with_values(self.base, trial.point.items())
+    return resolved, train_config(resolved)
+
+  def configure_again(
+    self, trial: Trial, points: Mapping[int, Point]
+  ) -> tuple[dict[str, Any], TrainConfig]:
+    """The configuration of a run that confirms, and its training part.
+
+    Args:
+      trial: of the confirming study.
+      points: of the candidates, by their number; the default has none.
+    """
+    point = points.get(trial.point[CANDIDATE], {})
+    values = [*point.items(), ('seed', trial.point[SEED])]
+    resolved = with_values(self.base, values)
+    return resolved, train_config(resolved)
+
+
+def read_search(resolved: dict[str, Any], search: Mapping[str, Any]) -> Search:
+  """Reads a search before anything is computed.
+
+  Args:
+    resolved: the configuration, as JSON holds it.
+    search: as `configs.search.get_search` makes it.
+
+  Raises:
+    ValueError: search and configuration do not fit together.
+  """
+  known = flatten(resolved)
+  proxy = [pair for pair in search['proxy'] if pair[0] in known]
+  base = with_values(resolved, proxy)
+  config = search_config(search, flatten(base), law_for(train_config(base)))
+  return Search(config, base)
+
+
+def law_for(config: TrainConfig) -> Law:
+  """What the published laws advise for a field of a run; None: nothing."""
+  shapes = jax.eval_shape(make_recipe(config).init)
+  run = setting(config, count(shapes.params))
+
+  def law(field: str) -> float | None:
+    if config.optimizer.name not in OPTIMIZERS:
+      return None
+    if field not in {law.field for law in LAWS}:
+      return None
+    value = advised(field, run).value
+    return value / config.sequence_length if field == BATCH_SIZE else value
+
+  return law
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tuning:
+  """What the studies of one command have in common."""
+
+  search: Search
+  stores: 'Stores'
+  augmentation: 'AugmentationConfig'
+  workdir: epath.Path
+  storage: str | None
+  request: StopRequest
+
+  def run(
+    self,
+    asked: SearchConfig,
+    configure: Callable[[Trial], tuple[dict[str, Any], TrainConfig]],
+    part: str = '',
+  ) -> list[FrozenTrial]:
+    """Computes the trials of a study, beside other workers; returns all."""
+    train = train_config(self.search.base)
+    study = Study(
+      self.workdir,
+      asked,
+      storage=self.storage,
+      config=self.search.base,
+      data_fingerprint=self.stores.fingerprint,
+      steps=train.steps,
+      warmup_steps=train.optimizer.warmup_steps,
+      said=say,
+      part=part,
+    )
+    work = Work(
+      configure=configure,
+      metrics=asked.metrics,
+      population=asked.population,
+      trials=asked.trials,
+      augmentation=self.augmentation,
+      stores=self.stores,
+      devices=jax.local_devices(),
+    )
+    Worker(study, work, self.request, say).run()
+    return study.trials()
+
+
+def tune(
+  search: Search,
+  data: 'TrainingData',
+  augmentation: 'AugmentationConfig',
+  *,
+  workdir: epath.Path,
+  storage: str | None,
+) -> Outcome:
+  """Computes a study, and runs its best trials again.
+
+  Args:
+    search: what is searched.
+    data: the datasets.
+    augmentation: how training rows change.
+    workdir: of the study.
+    storage: address of its database; None: a file in the workdir.
+
+  Raises:
+    ValueError: the workdir holds another study.
+    StudyStopped: a signal came; the trials are saved.
+  """
+  stores = prepared_stores(data)
+  config, seed = search.config, search.base['seed']
+  with stop_request() as request, other_workers(config.workers):
+    request.steps_begin()
+    tuning = Tuning(
+      search=search,
+      stores=stores,
+      augmentation=augmentation,
+      workdir=workdir,
+      storage=storage,
+      request=request,
+    )
+    trials = tuning.run(config, search.configure)
+
+    def outcome(verdict: Verdict | None) -> Outcome:
+      return Outcome(
+        search=config, base=search.base, trials=trials, verdict=verdict
+      )
+
+    if len(config.metrics) > 1 or not config.confirm.top:
+      return outcome(None)
+    points = {
+      t.number: config.space.point(t.params)
+      for t in trials
+      if config.space.is_complete(t.params)
+    }
+    # The default is run again in any case.
+    others = [
+      t
+      for t in trials
+      if points.get(t.number) not in (None, config.space.default_point())
+    ]
+    best = best_trials(others, config.modes[0], config.confirm.top)
+    again = tuning.run(
+      confirming(config, best, seed),
+      lambda trial: search.configure_again(trial, points),
+      part='confirm',
+    )
+    return outcome(judge(again, config.modes[0], seed_noise=config.seed_noise))
+
+
+@contextmanager
+def other_workers(count: int) -> Iterator[None]:
+  """Runs the same command in other processes of this machine, for the block."""
+  if os.environ.get(_CHILD):
+    count = 1
+  children = [
+    subprocess.Popen(
+      [sys.executable, *sys.argv], env=os.environ | {_CHILD: str(number)}
+    )
+    for number in range(1, count)
+  ]
+  try:
+    yield
+  except BaseException:
+    for child in children:
+      child.terminate()
+    raise
+  finally:
+    for child in children:
+      child.wait()
+
+
+def say(text: str) -> None:
+  """Tells a person."""
+  print(text, file=sys.stderr, flush=True)
+
+
+def dry_run_text(search: Search) -> str:
+  """What a study would do."""
+  config = search.config
+  train = train_config(search.base)
+  tokens = train.steps * train.batch_size * train.sequence_length
+  lines = [
+    f'{config.trials} trials at most, suggested by {config.sampler!r}, pruned '
+    f'by {config.pruner!r}; {train.steps:,} steps and {tokens:,} tokens each.',
+    'Searched:',
+  ]
+  for field, entry in config.space.to_json()['parameters'].items():
+    rest = ', '.join(f'{k} {v}' for k, v in entry.items() if v is not None)
+    lines.append(f'  {field}: {rest}')
+  for text in config.space.to_json()['constraints']:
+    lines.append(f'  where {text}')
+  lines.append(f'First the default: {config.space.default_point()}')
+  law = config.space.law_point()
+  if law is not None:
+    lines.append(f'Then where the laws point: {law}')
+  return '\n'.join(lines)

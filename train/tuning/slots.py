@@ -1,0 +1,182 @@
+"""The slots of a population, and the runs of trials in them."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.params import count
+from train.data import host_batches, validation_splits
+from train.evaluate import figures
+from train.scalars import scalars_of
+from train.setup import Setup, data_marks
+from train.step import LossSums
+from train.tuning.population import Population
+from train.tuning.trial_run import Accepted, TrialRun
+
+if TYPE_CHECKING:
+  from etils import epath
+
+  from input_pipeline.augmentation.config import AugmentationConfig
+  from input_pipeline.stores import Stores
+
+
+class Slots:
+  """Runs of one bucket, made step by step together.
+
+  Args:
+    setup: of any of the runs, on one device.
+    stores: the data.
+    augmentation: how the rows change.
+    size: slots.
+    devices: those that share them.
+
+  Attributes:
+    live: the run in each slot that has one.
+    parameters: of the model.
+    memory: bytes of a device, as `Population.compile` tells.
+  """
+
+  def __init__(
+    self,
+    setup: Setup,
+    stores: 'Stores',
+    augmentation: 'AugmentationConfig',
+    *,
+    size: int,
+    devices: Sequence[Any],
+  ):
+    self._setup, self._stores = setup, stores
+    self._augmentation = augmentation
+    self.live: dict[int, TrialRun] = {}
+    self._population = Population(
+      setup.recipe,
+      data_marks(setup.config.model, stores.first.manifest),
+      scalars_of(setup.config),
+      size=size,
+      devices=devices,
+    )
+    self._idle = _no_rows(setup, stores, bool(augmentation.active))
+    config, rows = setup.config, stores.first.rows('validation')
+    abstract = self._population.abstract_state()
+    self.parameters = count(abstract.params)
+    self.memory = self._population.compile(
+      self._stacked({}),
+      jax.ShapeDtypeStruct(
+        (config.evaluation_batch_size, rows.row_length), rows.dtype
+      ),
+    )
+
+  @property
+  def free(self) -> list[int]:
+    """Slots without a run."""
+    return [k for k in range(self._population.size) if k not in self.live]
+
+  def slot_of(self, run: TrialRun) -> int:
+    """The slot that a run is in."""
+    return next(slot for slot, other in self.live.items() if other is run)
+
+  def open(self, accepted: Accepted, folder: 'epath.Path') -> TrialRun:
+    """Puts a trial into a free slot, to go on from where it was left."""
+    run = TrialRun(
+      accepted,
+      folder,
+      abstract=self._population.abstract_state(),
+      data_fingerprint=self._stores.fingerprint,
+      stores=[store.directory for store in self._stores.stores],
+    )
+    config = run.config
+    stream = self._stores.stream(
+      seed=config.seed,
+      batch_size=config.batch_size,
+      repack=self._augmentation.repack,
+    )
+    run.read_from(
+      host_batches(
+        config,
+        self._augmentation,
+        self._stores.first,
+        stream,
+        run.step,
+        (0, config.batch_size),
+      )
+    )
+    slot = self.free[0]
+    self._population.fill(slot, run.scalars, run.state)
+    run.state = None
+    self.live[slot] = run
+    return run
+
+  def advance(self, before_step: Callable[[], None]) -> None:
+    """Makes steps until one of the runs is to be evaluated.
+
+    Args:
+      before_step: is called before each; it ends them by an exception.
+    """
+    begin, told = time.monotonic(), []
+    steps = min(run.next_look - run.step for run in self.live.values())
+    try:
+      for _ in range(steps):
+        before_step()
+        told.append(self._population.step(self._stacked(self._next_batches())))
+    finally:
+      self._made(told, begin)
+
+  def _made(self, told: list[dict[str, jax.Array]], begin: float) -> None:
+    """Tells the runs of their steps."""
+    if not told:
+      return
+    metrics_SK = jax.tree.map(lambda *x_K: np.stack(x_K), *told)
+    seconds = (time.monotonic() - begin) / len(self.live)
+    for slot, run in self.live.items():
+      numbers = {name: x_SK[:, slot] for name, x_SK in metrics_SK.items()}
+      run.made_steps(numbers, seconds)
+
+  def _next_batches(self) -> dict[int, Any]:
+    return {slot: run.next_batch() for slot, run in self.live.items()}
+
+  def _stacked(self, batches: dict[int, Any]) -> Any:
+    """The batches of all slots; a slot without a run reads nothing."""
+    rows = [batches.get(k, self._idle) for k in range(self._population.size)]
+    return jax.tree.map(lambda *x_BR: np.stack(x_BR), *rows)
+
+  def evaluate(self) -> dict[int, dict[str, float]]:
+    """What `train.evaluate.evaluate` tells, of each run, by its slot."""
+    splits = validation_splits(self._setup, self._stores)
+    sums = []
+    for split in splits:
+      total = LossSums(*(jnp.zeros(self._population.size),) * 3)
+      for rows_BR in split.batches:
+        found = self._population.evaluate(rows_BR)
+        total = jax.tree.map(jnp.add, total, found)
+      sums.append(jax.tree.map(np.asarray, total))
+    return {
+      slot: figures(
+        splits,
+        [float(s.cross_entropy[slot]) for s in sums],
+        [float(s.tokens[slot]) for s in sums],
+      )
+      for slot in self.live
+    }
+
+  def save(self, slot: int) -> None:
+    """Saves the state of a run."""
+    self.live[slot].save(self._population.state(slot))
+
+  def close(self, slot: int) -> None:
+    """Frees a slot; what was saved of its run is on the disk then."""
+    self.live.pop(slot).close()
+
+
+def _no_rows(setup: Setup, stores: 'Stores', augmented: bool) -> Any:
+  """A batch of padding only."""
+  rows, size = stores.first.rows('train'), setup.config.batch_size
+  pad = stores.first.manifest.tokenizer.pad_id
+  if not augmented:
+    return np.full((size, rows.row_length), pad, rows.dtype)
+  tokens = np.full((size, rows.row_length - 1), pad, rows.dtype)
+  flags = np.zeros(tokens.shape, np.uint8)
+  return {'inputs': tokens, 'targets': tokens, 'flags': flags}
