@@ -353,8 +353,8 @@ def _set_up_jax() -> None:
   """Settings of JAX that hold for the whole process."""
   from train.compilation_cache import keep_compiled_programs
 
-  given = os.environ.get('JAX_COMPILATION_CACHE_DIR')
-  keep_compiled_programs(given or given.config().runtime.compilation_cache)
+  chosen = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+  keep_compiled_programs(chosen or given.config().runtime.compilation_cache)
 
 
 def _is_first_process() -> bool:
