@@ -153,7 +153,7 @@ class TrialRun:
     good = metrics['loss'][metrics['bad'] == 0].astype(np.float64)
     seen = trained(self._info.seen, float(good.sum()), len(good))
     step = self.step + count
-    seen = timed(seen, step, int(self._seconds), self.config)
+    seen = timed(seen, step, math.ceil(self._seconds), self.config)
     self._info = dataclasses.replace(self._info, step=step, seen=seen)
 
   def evaluated(self, result: dict[str, float]) -> int | None:
