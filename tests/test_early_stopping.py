@@ -175,6 +175,17 @@ def test_a_cool_down_that_begins_late_ends_with_the_last_step():
   assert last_step(Seen(cooldown=180), config) == STEPS
 
 
+def test_the_tokens_end_a_run_at_the_step_that_reaches_them():
+  for tokens, step in ((30 * TOKENS, 30), (30 * TOKENS + 1, 31), (1, 1)):
+    config = run(max_tokens=tokens)
+    assert last_step(Seen(), config) == step
+    assert [is_over(Seen(), s, config) for s in (step - 1, step)] == [
+      False,
+      True,
+    ]
+  assert last_step(Seen(), run(max_tokens=10**9)) == STEPS
+
+
 def test_the_hours_end_a_run_at_the_step_at_which_they_were_found_over():
   config = run(max_hours=0.5)
   assert timed(Seen(), 10, 1799, config) == Seen()
