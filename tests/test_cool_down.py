@@ -250,4 +250,6 @@ def test_a_run_that_diverges_fails_and_says_why():
       end()
     (step, message, more) = run.said.pop()
     assert (step, more) == (7, {'rule': 'divergence'})
-    assert 'more than 1 nats above the lowest (1.0000, 2.0000)' in message
+    assert (
+      '1 nats above the lowest (training 1.0000, validation 2.0000)' in message
+    )

@@ -252,9 +252,9 @@ def _divergence(seen: Seen, step: int, config: TrainConfig):
     'none' if loss is None else f'{loss:.4f}' for loss in lowest
   )
   return FAIL, (
-    f'{seen.diverging} evaluation(s) in a row with a loss of training or '
-    f'validation that is not finite or more than {rule.divergence:g} nats '
-    f'above the lowest ({training}, {validation}). Lower '
+    f'{seen.diverging} evaluation(s) in a row with a loss that is not finite '
+    f'or more than {rule.divergence:g} nats above the lowest (training '
+    f'{training}, validation {validation}). Lower '
     'optimizer.learning_rate or lengthen optimizer.warmup_steps.'
   )
 
