@@ -23,7 +23,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from train.bad_steps import new_history
 from train.checkpoint import Checkpoints
 from train.checkpoint_info import Info
-from train.early_stopping import NO_EVALUATION
 from train.state import TrainState
 
 
@@ -57,7 +56,7 @@ def main() -> None:
     Checkpoints(epath.Path(folder), keep_last=1) as checkpoints,
   ):
     for step in range(1, arguments.saves + 1):
-      info = Info(step=step, config={}, data_fingerprint='', best=NO_EVALUATION)
+      info = Info(step=step, config={}, data_fingerprint='')
       begin = time.perf_counter()
       checkpoints.save(state, info)
       blocked = time.perf_counter() - begin

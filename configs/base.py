@@ -16,6 +16,7 @@ from configs.faults import (
 )
 from configs.offload import get_offload
 from configs.planning import get_planning
+from configs.stopping import get_early_stopping
 
 
 def get_config() -> ConfigDict:
@@ -50,7 +51,7 @@ def get_config() -> ConfigDict:
   config.data = _data()
   config.augmentation = get_augmentation()
   config.evaluation = _evaluation()
-  config.early_stopping = _early_stopping()
+  config.early_stopping = get_early_stopping()
   config.bad_steps = get_bad_steps()
   config.watchdog = get_watchdog()
   config.device_check = get_device_check()
@@ -191,7 +192,8 @@ def _optimizer() -> ConfigDict:
   optimizer.schedule = 'cosine'
   # Steps of linear warm-up from zero.
   optimizer.warmup_steps = 100
-  # Steps of the linear decay that ends a 'wsd' schedule.
+  # Steps of the linear decay that ends a 'wsd' schedule, and of the cool-down
+  # that a plateau begins (configs/stopping.py).
   optimizer.decay_steps = 200
   # The schedule ends at this fraction of the peak.
   optimizer.final_fraction = 0.1
@@ -358,21 +360,6 @@ def _evaluation() -> ConfigDict:
   # Rows of an evaluation batch; None: batch_size / accumulation_steps.
   evaluation.batch_size = config_dict.placeholder(int)
   return evaluation
-
-
-def _early_stopping() -> ConfigDict:
-  """End the run when the validation metric no longer improves."""
-  early_stopping = ConfigDict()
-  # Off: the run goes on to its last step, and still keeps its best checkpoint.
-  early_stopping.enabled = False
-  # Metric that decides about stopping and about the best checkpoint; lower is
-  # better: 'loss', 'perplexity' or 'bits_per_byte'.
-  early_stopping.metric = 'loss'
-  # Evaluations in a row without improvement before the run ends.
-  early_stopping.patience = 3
-  # An improvement is a fall by more than this.
-  early_stopping.min_delta = 0.0
-  return early_stopping
 
 
 def _log() -> ConfigDict:

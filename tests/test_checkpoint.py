@@ -10,7 +10,7 @@ from etils import epath
 
 from train.checkpoint import Checkpoints
 from train.checkpoint_info import Info
-from train.early_stopping import NO_EVALUATION, Best
+from train.early_stopping import NO_EVALUATION, Best, Seen
 from train.mesh import make_mesh
 from train.state import abstract_state, init_state, state_shardings
 
@@ -24,7 +24,9 @@ def laid_out(run):
 
 
 def info(step: int, best: Best = NO_EVALUATION) -> Info:
-  return Info(step=step, config={'a': [1]}, data_fingerprint='f', best=best)
+  return Info(
+    step=step, config={'a': [1]}, data_fingerprint='f', seen=Seen(best=best)
+  )
 
 
 def assert_same(left, right):

@@ -13,7 +13,7 @@ from etils import epath
 
 from train.checkpoint import Checkpoints
 from train.checkpoint_info import DamagedError, Info, SaveError
-from train.early_stopping import NO_EVALUATION, Best
+from train.early_stopping import Best, Seen
 from train.mesh import make_mesh
 from train.state import abstract_state, init_state, state_shardings
 
@@ -36,7 +36,7 @@ def states():
 
 
 def info(step):
-  return Info(step=step, config={}, data_fingerprint='f', best=NO_EVALUATION)
+  return Info(step=step, config={}, data_fingerprint='f')
 
 
 @pytest.fixture(scope='module')
@@ -237,7 +237,7 @@ def test_the_best_step_is_not_forgotten_for_a_value_that_is_no_number(copy):
       checkpoints.save(
         newer,
         Info(step=step, config={'loss': math.nan}, data_fingerprint='f',
-             best=best),
+             seen=Seen(best=best)),
       )  # fmt: skip
   with Checkpoints(epath.Path(copy), keep_last=None) as checkpoints:
     assert checkpoints.steps() == [2, 4]

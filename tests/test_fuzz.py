@@ -43,7 +43,7 @@ from input_pipeline.tokenizer import load_tokenizer, with_special_tokens
 from train.checkpoint import Checkpoints
 from train.checkpoint_info import DamagedError, Info
 from train.config import train_config
-from train.early_stopping import NO_EVALUATION, observe
+from train.early_stopping import observe
 from train.workdir import check_same_run
 
 CASES = int(os.environ.get('FUZZ_CASES', '0'))
@@ -300,7 +300,7 @@ SAVED_STATE = {'a': jnp.arange(6.0), 'b': {'c': jnp.ones((2, 3), jnp.int32)}}
 def saved(tmp_path_factory):
   """A folder with a checkpoint, and the file that says what it is."""
   folder = epath.Path(tmp_path_factory.mktemp('saved') / 'checkpoints')
-  info = Info(step=7, config={'a': 1}, data_fingerprint='f', best=NO_EVALUATION)
+  info = Info(step=7, config={'a': 1}, data_fingerprint='f')
   with Checkpoints(folder, keep_last=1) as checkpoints:
     checkpoints.save(SAVED_STATE, info)
   return folder, (folder / '7' / '_CHECKPOINT_METADATA').read_bytes()
@@ -315,7 +315,7 @@ def restored(checkpoints):
       info, config=info.config, data_fingerprint='f', workdir=epath.Path('x'),
       allow_change=True,
     )  # fmt: skip
-    assert observe(info.best, 1.0, 8, train_config(DEFAULT).early_stopping)
+    assert observe(info.seen, 8, {'loss': 1.0}, train_config(DEFAULT))
     return ours(checkpoints.restore, 7, SAVED_STATE)
   except DamagedError as error:
     return str(error) and None

@@ -173,6 +173,17 @@ def test_nothing_is_down_after_the_end_and_all_after_a_signal(machine):
   assert told.total == machine.wall - 1e9 - 1000
 
 
+def test_the_time_of_a_run_is_that_of_its_processes(machine):
+  machine.start(0, startup=4.0, compilation=8.0)
+  machine.steps(3, data=0.5, seconds=2.0)
+  assert machine.journal.seconds() == 19.5
+  machine.end(Interrupted(signal.SIGTERM, 3))
+  machine.passes(1000.0)
+  machine.start(3, startup=1.0, compilation=2.0)
+  machine.roll_back(3, 5.0)
+  assert machine.journal.seconds() == 19.5 + 3.0 + 10.0
+
+
 @pytest.mark.parametrize('seed', range(8))
 def test_every_second_is_counted_once_whatever_happens(
   tmp_path, monkeypatch, seed

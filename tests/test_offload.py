@@ -15,7 +15,6 @@ from etils import epath
 from model.params import HOST_MEMORY
 from train.checkpoint import Checkpoints
 from train.checkpoint_info import Info
-from train.early_stopping import NO_EVALUATION
 from train.mesh import batch_sharding
 from train.planning.layout import lay_out
 from train.planning.memory import split_by_memory
@@ -178,7 +177,7 @@ def test_a_checkpoint_comes_back_to_where_the_run_keeps_it(
 
   state = init_state(*laid_out(saved))
   assert bool(on_host(state)) == bool(saved)
-  info = Info(step=3, config={}, data_fingerprint='f', best=NO_EVALUATION)
+  info = Info(step=3, config={}, data_fingerprint='f')
   abstract = abstract_state(*laid_out(restored))
   with Checkpoints(epath.Path(tmp_path) / 'c', keep_last=2) as checkpoints:
     checkpoints.save(state, info)

@@ -81,10 +81,13 @@ def test_what_fails_on_the_first_process_fails_on_all(pair):
   assert second.startswith(f'Process 0 could not take {pair[1] / "two"} for')
 
 
-# The whole program, by main.py. It stops early at step 40 of 120.
+# The whole program, by main.py. A plateau begins the decay at step 20, and it
+# stops early at step 40 of 120.
 FIELDS = {
   'model__compute_dtype': 'float32',
-  'evaluation__every': 20,
+  'evaluation__every': 10,
+  'optimizer__schedule': 'wsd',
+  'optimizer__decay_steps': 20,
   'early_stopping__patience': 1,
   'early_stopping__min_delta': 100,
   'checkpoint__every': 1000,

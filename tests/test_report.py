@@ -169,9 +169,13 @@ def test_the_status_tells_how_the_run_ended(records):
   text = Page(render_report('run', unfinished, CONFIG, None)).text
   assert 'At step 240 of 400, not finished' in text
   event = {'kind': 'event', 'step': 240, 'time': 1.79e9}
-  stopped = [*unfinished, event | {'message': 'early stopping: patience'}]
-  text = Page(render_report('run', stopped, CONFIG, None)).text
-  assert 'Stopped early at step 240 of 400' in text
+  for what in ('Stopped early', 'Failed'):
+    said = f'{what} at step 240 (a rule): so it is.'
+    stopped = [*unfinished, event | {'message': said, 'rule': 'a rule'}]
+    page = Page(render_report('run', stopped, CONFIG, None))
+    assert f'{what} at step 240 of 400' in page.text
+    # On top, and among the events.
+    assert page.text.count(said) == 2
   went_on = [*stopped, *records[len(unfinished) :]]
   text = Page(render_report('run', went_on, CONFIG, None)).text
   assert 'Finished all 400 steps' in text

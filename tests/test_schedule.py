@@ -59,6 +59,39 @@ def test_rates(fields, wanted):
   np.testing.assert_allclose(rates(8, **fields), wanted, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+  ('schedule', 'begin', 'wanted'),
+  [
+    # As planned.
+    ('wsd', 4, [0.5, 1, 1, 1, 1, 0.775, 0.55, 0.325, 0.1]),
+    ('constant', 8, [0.5, 1, 1, 1, 1, 1, 1, 1, 1]),
+    # Earlier.
+    ('wsd', 2, [0.5, 1, 1, 0.775, 0.55, 0.325, 0.1, 0.1, 0.1]),
+    ('constant', 2, [0.5, 1, 1, 0.775, 0.55, 0.325, 0.1, 0.1, 0.1]),
+    # So late that the last step comes before the end of the decay.
+    ('constant', 6, [0.5, 1, 1, 1, 1, 1, 1, 0.55, 0.1]),
+  ],
+)
+def test_the_decay_may_begin_at_another_step(schedule, begin, wanted):
+  config = cases.tiny_train_config(
+    **{
+      'steps': 8,
+      'optimizer.schedule': schedule,
+      'optimizer.learning_rate': 1.0,
+      'optimizer.final_fraction': 0.1,
+      'optimizer.decay_steps': 4,
+    }
+  )
+
+  @jax.jit
+  def rate(step, begin):
+    return make_schedule(config.optimizer, begin)(step)
+
+  found = [float(rate(step, begin)) for step in range(9)]
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+  assert rate._cache_size() == 1
+
+
 @pytest.mark.parametrize('schedule', ['constant', 'linear', 'cosine', 'wsd'])
 def test_rates_scale_with_the_peak_and_no_step_is_void(schedule):
   fields = {'schedule': schedule, 'warmup_steps': 5, 'decay_steps': 5}

@@ -50,6 +50,9 @@ RANGES = [
   ('optimizer.ema_decay', 1.5), ('optimizer.clip_norm', 0.0),
   ('optimizer.warmup_steps', -1), ('optimizer.warmup_steps', 21),
   ('early_stopping.patience', 0), ('early_stopping.min_delta', -1.0),
+  ('early_stopping.target', 0.0), ('early_stopping.max_tokens', 0),
+  ('early_stopping.max_hours', -1.0), ('early_stopping.divergence', math.nan),
+  ('early_stopping.divergence_patience', 0), ('early_stopping.overfitting', 0),
 ]  # fmt: skip
 
 

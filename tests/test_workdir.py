@@ -5,7 +5,6 @@ from etils import epath
 
 from configs import base, check
 from train.checkpoint_info import Info
-from train.early_stopping import NO_EVALUATION
 from train.workdir import ChangedRunError, check_same_run, differences
 
 SAVED = {'steps': 10, 'model': {'remat': 'none', 'mlp': 'gelu'}}
@@ -13,7 +12,7 @@ SAVED = {'steps': 10, 'model': {'remat': 'none', 'mlp': 'gelu'}}
 
 def compare(config, *, fingerprint='f', allow_change=False):
   return check_same_run(
-    Info(step=3, config=SAVED, data_fingerprint='f', best=NO_EVALUATION),
+    Info(step=3, config=SAVED, data_fingerprint='f'),
     config=config,
     data_fingerprint=fingerprint,
     workdir=epath.Path('runs/x'),
@@ -71,7 +70,6 @@ def test_changed_weights_come_with_a_hint():
     step=3,
     config=mixture('0.5'),
     data_fingerprint='f',
-    best=NO_EVALUATION,
   )
   arguments = {
     'config': mixture('0.5', '3: 0.1'),

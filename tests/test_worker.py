@@ -201,6 +201,55 @@ def test_a_study_that_is_stopped_loses_no_step(tmp_path, stores):
   assert [t.user_attrs['tokens'] for t in trials] == [STEPS * 2 * 16] * 4
 
 
+# Fields of early stopping; how trials end, at what step, and by which rule.
+ENDS = [
+  ({'target': 100.0}, TrialState.COMPLETE, 2, 'target'),
+  ({'max_tokens': 5 * 2 * 16}, TrialState.COMPLETE, 5, 'budget'),
+  ({'max_hours': 1e-9}, TrialState.COMPLETE, 2, 'budget'),
+  ({'divergence': 1e-9, 'divergence_patience': 1, 'min_delta': 100.0},
+   TrialState.FAIL, None, 'divergence'),
+  ({'enabled': True, 'patience': 1, 'min_delta': 100.0}, TrialState.COMPLETE,
+   6, 'plateau'),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('fields', 'state', 'end', 'rule'), ENDS)
+def test_trials_end_by_the_rules_that_end_a_run(
+  tmp_path, stores, monkeypatch, fields, state, end, rule
+):
+  # It would speak first.
+  monkeypatch.setattr('train.tuning.worker.why_diverged', lambda *told: None)
+  fields = {f'early_stopping.{name}': value for name, value in fields.items()}
+  fields |= {'optimizer.schedule': 'wsd', 'optimizer.decay_steps': 2}
+  # So large that the loss goes up.
+  space = (log('optimizer.learning_rate', 1e-2, 3.0),)
+  options = {'fields': fields, 'space': space, 'trials': 2}
+  worker, trials = Setting(tmp_path / 'whole', stores, **options).run()
+  assert worker.compiled == 1
+  ended = [t for t in trials if t.state == state]
+  assert ended
+  for trial in ended:
+    records = read_metrics(tmp_path / f'whole/trials/{trial.number:04}')
+    events = [r for r in records if r['kind'] == 'event']
+    if state == TrialState.FAIL:
+      assert f'({rule})' in trial.user_attrs['reason']
+      continue
+    assert (events[-1]['step'], events[-1]['rule']) == (end, rule)
+    if rule == 'plateau':
+      assert [event['step'] for event in events] == [4, 6]
+      (last,) = (r for r in records if r['kind'] == 'train' and r['step'] == 6)
+      rate = trial.params['optimizer.learning_rate']
+      # Half way from the peak to the tenth of it.
+      assert last['learning_rate'] == pytest.approx(rate * 0.55)
+  if rule == 'plateau':
+    stopped = Setting(tmp_path / 'stopped', stores, **options)
+    with pytest.raises(StudyStopped):
+      stopped.run(request=StopAfter(5))
+    _, again = Setting(tmp_path / 'stopped', stores, **options).run()
+    assert curves(again) == curves(trials)
+
+
 class Killed(BaseException):
   """The end of a worker that nobody sees coming."""
 

@@ -22,7 +22,6 @@ from train.distributed import (
   join_cluster,
   wait_for_all,
 )
-from train.early_stopping import NO_EVALUATION
 from train.evaluate import Split, evaluate
 from train.lock import alone_in
 from train.mesh import batch_sharding
@@ -109,9 +108,7 @@ def work(count: int, directory: epath.Path, start: int) -> dict:
         metrics[name].item() for name in ('loss', 'grad_norm')
       ]
       if step == SAVED and not start:
-        info = Info(
-          step=step, config={}, data_fingerprint='f', best=NO_EVALUATION
-        )
+        info = Info(step=step, config={}, data_fingerprint='f')
         checkpoints.save(state, info)
   splits = [Split(name='', batches=validation(batch), text_bytes=100)]
   found['evaluation'] = evaluate(eval_step, state.eval_params, splits)

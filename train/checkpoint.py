@@ -31,7 +31,7 @@ from train.checkpoint_info import (
 )
 from train.distributed import agreed, wait_for_all
 from train.fingerprint import fingerprints, fingerprints_later, names
-from train.state import TrainState
+from train.state import TrainState, cooled_down
 from train.step_folders import StepFolders
 
 _SAVE_TIMEOUT_SECONDS = 600
@@ -268,7 +268,9 @@ class Checkpoints(contextlib.AbstractContextManager):
         continue
       said = [self._set_aside(s, why) for s, why in problems.items()]
       wait_for_all()
-      return Restored(state, self.info(step), said)
+      info = self.info(step)
+      # A step that was saved before its evaluation is told of it later.
+      return Restored(cooled_down(state, info.seen.cooldown), info, said)
     raise DamagedError(self._no_good_one(list(problems.values())))
 
   def set_aside_after(self, step: int) -> list[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from train.early_stopping import Best
+from train.early_stopping import NOTHING, Best, Seen
 from train.fingerprint import names
 from train.state import TrainState
 
@@ -24,7 +24,7 @@ class Info:
     step: steps made.
     config: the resolved configuration, as JSON holds it.
     data_fingerprint: of the prepared data.
-    best: evaluation so far.
+    seen: what decides about its end.
     evaluated: step of the last evaluation.
     left_out: batches that are not read (input_pipeline/left_out.py).
     rollbacks: how often the run went back.
@@ -33,10 +33,15 @@ class Info:
   step: int
   config: dict[str, Any]
   data_fingerprint: str
-  best: Best
+  seen: Seen = NOTHING
   evaluated: int | None = None
   left_out: tuple[tuple[int, int], ...] = ()
   rollbacks: int = 0
+
+  @property
+  def best(self) -> Best:
+    """The best evaluation so far."""
+    return self.seen.best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +66,39 @@ def info_of(saved: dict[str, Any]) -> Info:
     TypeError: something in it is of another type.
   """
   windows = tuple((first, count) for first, count in saved['left_out'])
-  info = Info(**saved | {'best': Best(**saved['best']), 'left_out': windows})
-  best = info.best
+  seen = Seen(**saved['seen'] | {'best': Best(**saved['seen']['best'])})
+  info = Info(**saved | {'seen': seen, 'left_out': windows})
   for name, values, kinds in (
     ('config', [info.config], (dict,)),
     ('data_fingerprint', [info.data_fingerprint], (str,)),
-    ('best.value', [best.value], (float, int, type(None))),
-    ('a step', [best.step, info.evaluated], (int, type(None))),
-    ('a count', [best.waited, info.rollbacks, *sum(windows, ())], (int,)),
+    ('a loss', _losses(seen), (float, int, type(None))),
+    ('a step', _steps(info), (int, type(None))),
+    ('a count', _counts(info), (int,)),
   ):
     for value in values:
       if type(value) not in kinds:
         raise TypeError(f'{name} is {value!r:.40}')
   return info
+
+
+def _losses(seen: Seen) -> list[Any]:
+  return [
+    seen.best.value, seen.loss_sum, seen.lowest_training,
+    seen.lowest_validation, seen.training_at_best,
+  ]  # fmt: skip
+
+
+def _steps(info: Info) -> list[Any]:
+  seen = info.seen
+  return [info.evaluated, seen.best.step, seen.cooldown, seen.out_of_time]
+
+
+def _counts(info: Info) -> list[Any]:
+  seen = info.seen
+  return [
+    info.rollbacks, *sum(info.left_out, ()), seen.best.waited,
+    seen.loss_count, seen.diverging, seen.overfitting, seen.seconds,
+  ]  # fmt: skip
 
 
 def shapes_of(tree: Any) -> dict[str, str]:

@@ -89,17 +89,28 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EarlyStoppingConfig:
-  """Fields of `early_stopping` in configs/base.py."""
+  """Fields of `early_stopping` in configs/stopping.py."""
 
-  enabled: bool
   metric: str
-  patience: int
   min_delta: float
+  enabled: bool
+  patience: int
+  target: float | None
+  max_tokens: int | None
+  max_hours: float | None
+  divergence: float | None
+  divergence_patience: int
+  overfitting: int | None
 
   def __post_init__(self):
     check_choice('early_stopping.metric', self.metric, METRICS)
-    _check_positive('early_stopping.patience', self.patience)
     _check_range('early_stopping.min_delta', self.min_delta, 0, math.inf)
+    for name in ('patience', 'divergence_patience', 'overfitting'):
+      value = getattr(self, name)
+      if value is not None:
+        _check_positive(f'early_stopping.{name}', value)
+    for name in ('target', 'max_tokens', 'max_hours', 'divergence'):
+      _check_above_0(f'early_stopping.{name}', getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

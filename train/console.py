@@ -68,6 +68,13 @@ class Console:
     """Prints a record of kind 'evaluation'; it holds its step."""
     self.line(format_evaluation(record, self._total))
 
+  def ends_at(self, step: int) -> None:
+    """Takes another step for the one at which the run ends."""
+    self._total = step
+    if self._bar is not None:
+      self._bar.total = step
+      self._bar.refresh()
+
   def advance(self, step: int) -> None:
     """Moves the bar to `step`."""
     if self._bar is not None:

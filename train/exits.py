@@ -8,7 +8,7 @@ import signal
 DONE = 0
 # The command line, the configuration, the data or the workdir does not fit.
 USAGE_ERROR = 64
-# Bad data, or a loss or gradient that is not finite.
+# Bad data, a loss or gradient that is not finite, or a run that diverged.
 DATA_ERROR = 65
 # No progress: a host hangs, and all stacks are in the log.
 HANG = 70

@@ -46,6 +46,11 @@ class Journal(contextlib.AbstractContextManager):
     self._console: Console | None = None
     self._begun = False
     self._start(step)
+    # Of the processes before this one.
+    self._earlier = 0.0
+    if self._writer is not None:
+      sessions = self._writer.goodput().sessions
+      self._earlier = sum(session.seconds for session in sessions)
 
   def _start(self, step: int) -> None:
     self._step = step
@@ -104,20 +109,32 @@ class Journal(contextlib.AbstractContextManager):
     if self._console is not None:
       self._console.line(text)
 
-  def event(self, step: int, message: str) -> None:
+  def seconds(self) -> float:
+    """That all processes of the run have taken so far, one after the other.
+
+    Known to the first host alone; the others tell what this process has taken.
+    """
+    return self._earlier + self._watch.totals()['total']
+
+  def event(self, step: int, message: str, **values: Any) -> None:
     """Prints and records something that happened once."""
     self.line(message)
-    self.record_event(step, message)
+    self.record_event(step, message, **values)
 
-  def record_event(self, step: int, message: str) -> None:
+  def record_event(self, step: int, message: str, **values: Any) -> None:
     """Records something that happened, and where the time went until then."""
-    self._write('event', step, message=message)
+    self._write('event', step, message=message, **values)
     self._time(step)
 
   def session(self, step: int, **values: Any) -> None:
     """Records the start of a process."""
     self._begun = True
     self._write('session', step, **values, spent=self._spent())
+
+  def ends_at(self, step: int) -> None:
+    """Takes another step for the last one."""
+    if self._console is not None:
+      self._console.ends_at(step)
 
   def advance(self, step: int) -> None:
     """Moves the progress bar."""

@@ -17,7 +17,6 @@ from train.checkpoint_info import Info, Restored
 from train.config import TrainConfig
 from train.data import epochs_by_name, prepared_stores, repeats
 from train.distributed import check_same, peers_give_signs, wait_for_all
-from train.early_stopping import NO_EVALUATION
 from train.journal import Journal
 from train.lock import one_run_at_a_time
 from train.platform_notice import google_preemption, platform_notice
@@ -77,7 +76,7 @@ def train(
   Raises:
     ValueError: the configuration does not fit the data, the devices or the
       run in the workdir.
-    BadNumbersError: the numbers broke down.
+    BadNumbersError: the numbers broke down, or the run diverged.
     DamagedError: there are checkpoints, and none of them is good.
     SaveError: a checkpoint could not be written.
     SuspectDeviceError: a device computes wrong numbers.
@@ -118,13 +117,14 @@ def train(
       watch=watch,
       watchdog=watchdog,
       request=request,
-      agreement=Agreement(jax.devices(), 2),
+      agreement=Agreement(jax.devices(), 3),
       info=begun.info,
       state=begun.state,
     )
     # There is room for one state: the steps give up their first one.
     del begun
     watch.startup_done()
+    journal.ends_at(run.last_step())
     if not run.finished():
       batches = run.batches()
       with watch.phase('compile'), ThreadPoolExecutor(1) as background:
@@ -176,7 +176,6 @@ def _begin(
       step=0,
       config=resolved,
       data_fingerprint=stores.fingerprint,
-      best=NO_EVALUATION,
     )
     return Restored(init_state(setup.recipe, setup.shardings), info, [])
   changes = check_same_run(
@@ -250,8 +249,7 @@ def _go_on(
   run.check_devices()
   if evaluates:
     try:
-      improved = run.evaluate(eval_step)
-      saves = saves or improved or run.should_stop()
+      saves = run.evaluate(eval_step) or saves
     except Stopped as stop:
       stopped = stop.signum
   if saves or stopped:

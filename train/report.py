@@ -34,6 +34,7 @@ from train.report_run import (
   split_sessions,
   tokens_seen,
   unigram_entropy,
+  what_rules_said,
 )
 from train.report_time import render_sessions, render_time
 
@@ -124,7 +125,9 @@ def _render_headline(
     lead += f' · started {format_moment(sessions[0].start["time"])}'
   best = best_evaluation(records)
   result = describe_result(records, best, unigram_entropy(sessions))
-  notes = ''.join(note(text) for text in list_warnings(records, sessions))
+  said = [str(record['message']) for record in what_rules_said(records)]
+  warnings = list_warnings(records, sessions)
+  notes = ''.join(note(text) for text in [*said, *warnings])
   return (
     f'<header><h1>{escape(name)}</h1><p class="lead">{escape(lead)}</p>'
     f'<p class="result">{escape(result)}</p>'

@@ -83,7 +83,7 @@ def section(title: str, *parts: str) -> str:
 
 
 def note(text: str) -> str:
-  """Returns a remark about what is missing."""
+  """Returns a remark."""
   return f'<p class="note">{escape(text)}</p>'
 
 

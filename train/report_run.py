@@ -65,18 +65,23 @@ def unigram_entropy(sessions: Sequence[Session]) -> float | None:
   return sessions[-1].start['dataset']['unigram_entropy']
 
 
-def stopped_early(records: Sequence[Record]) -> bool:
-  """Tells whether an event at the last step says that the run stopped early.
+def what_rules_said(records: Sequence[Record]) -> list[Record]:
+  """Returns the events of the rules of early stopping."""
+  return [record for record in of_kind(records, 'event') if 'rule' in record]
 
-  It says 'early stopping' or 'stopped early'. A run that went on after such an
-  event has later steps.
+
+def ended_early(records: Sequence[Record]) -> str | None:
+  """Returns in words that a rule ended the run at its last step, or None.
+
+  A run that went on after such an event has later steps.
   """
-  messages = [
-    str(record['message']).lower()
-    for record in of_kind(records, 'event')
+  said = [
+    str(record['message'])
+    for record in what_rules_said(records)
     if record['step'] == last_step(records)
   ]
-  return any('early stopping' in m or 'stopped early' in m for m in messages)
+  begins = ('Stopped early', 'Failed')
+  return next((text for text in said[::-1] if text.startswith(begins)), None)
 
 
 def last_step(records: Sequence[Record]) -> int:
@@ -88,8 +93,9 @@ def describe_status(records: Sequence[Record], total_steps: int | None) -> str:
   """Returns how far the run came, in a few words."""
   step = last_step(records)
   of_total = '' if total_steps is None else f' of {total_steps:,}'
-  if stopped_early(records):
-    return f'Stopped early at step {step:,}{of_total}'
+  if (said := ended_early(records)) is not None:
+    what = 'Failed' if said.startswith('Failed') else 'Stopped early'
+    return f'{what} at step {step:,}{of_total}'
   if total_steps is not None and step >= total_steps:
     return f'Finished all {total_steps:,} steps'
   return f'At step {step:,}{of_total}, not finished'

@@ -15,13 +15,29 @@ from train.config import TrainConfig
 from train.data import train_batches, validation_splits
 from train.device_check import device_check
 from train.distributed import wait_for_all
-from train.early_stopping import NO_EVALUATION, observe, should_stop
+from train.early_stopping import (
+  COOL_DOWN,
+  FAIL,
+  NOTHING,
+  Verdict,
+  is_over,
+  judge,
+  last_step,
+  observe,
+  timed,
+  trained,
+)
 from train.evaluate import evaluate
 from train.journal import Journal
 from train.rows import Batch
 from train.setup import Setup, data_marks
 from train.signals import Interrupted, StopRequest
-from train.state import TrainState, abstract_state, init_state
+from train.state import (
+  TrainState,
+  abstract_state,
+  cooled_down,
+  init_state,
+)
 from train.timing import Stopwatch
 from train.watchdog import Watchdog
 
@@ -101,35 +117,44 @@ class Run:
       self.info.left_out,
     )
 
+  def last_step(self) -> int:
+    """The step at which the run ends, as far as that is known."""
+    return last_step(self.info.seen, self.config)
+
   def finished(self) -> bool:
     """Whether all is done: the steps, and what the last of them asks for."""
-    last = self.step >= self.config.steps or self.should_stop()
-    return last and not self.owes_evaluation()
+    return self._is_over() and not self.owes_evaluation()
 
-  def should_stop(self) -> bool:
-    """Whether early stopping ends the run."""
-    return should_stop(self.info.best, self.config.early_stopping)
+  def _is_over(self) -> bool:
+    """Whether there is no step after this one."""
+    return is_over(self.info.seen, self.step, self.config)
 
   def owes_evaluation(self) -> bool:
     """Whether this step is to be evaluated, and was not yet."""
-    due = _due(self.step, self.config.evaluation_every, self.config.steps)
+    due = self._due(self.config.evaluation_every)
     return due and self.info.evaluated != self.step
 
   def owes_save(self) -> bool:
     """Whether this step is to be saved whatever its evaluation says."""
-    return _due(self.step, self.config.checkpoint_every, self.config.steps)
+    return self._due(self.config.checkpoint_every)
 
   def owes_check(self) -> bool:
     """Whether the devices are to be checked at this step."""
     every = self.config.device_check_every
-    return every is not None and _due(self.step, every, self.config.steps)
+    return every is not None and self._due(every)
+
+  def _due(self, every: int) -> bool:
+    return self.step > 0 and (self.step % every == 0 or self._is_over())
 
   def asked(self) -> tuple[int, bool]:
     """What any host asks for: a signal that it got, or 0; a save."""
     minutes = self.config.checkpoint_minutes
     seconds = time.monotonic() - self.saved_at
     overdue = minutes is not None and seconds >= 60 * minutes
-    signum, save = self.agreement.ask(self.request.signum or 0, int(overdue))
+    signum, save, taken = self.agreement.ask(
+      self.request.signum or 0, int(overdue), int(self.journal.seconds())
+    )
+    self.update(seen=timed(self.info.seen, self.step, taken, self.config))
     return signum, bool(save)
 
   def made_a_step(self, metrics: dict[str, jax.Array]) -> None:
@@ -153,8 +178,10 @@ class Run:
     bad, in_row = fetched.pop('bad'), fetched.pop('bad_in_row')
     if bad:
       self._bad_step(step, in_row, fetched)
+    else:
+      self.update(seen=trained(self.info.seen, fetched['loss']))
     self.journal.advance(step)
-    if step % self.config.log_every == 0 or step == self.config.steps:
+    if step % self.config.log_every == 0 or step == self.last_step():
       self.journal.train(step, fetched)
 
   def _bad_step(self, step: int, in_row: int, metrics: dict) -> None:
@@ -205,11 +232,12 @@ class Run:
       self.state, self.info = restored.state, restored.info
     else:
       self.state = init_state(self.setup.recipe, self.setup.shardings)
-      self.update(step=0, best=NO_EVALUATION, evaluated=None)
+      self.update(step=0, seen=NOTHING, evaluated=None)
     set_aside = self.checkpoints.set_aside_after(self.step)
     first = max(wanted, batch_number(self.step, left_out))
     self.update(rollbacks=rollbacks, left_out=leave_out(left_out, first, bad))
     self.journal.rewind(self.step, back.step)
+    self.journal.ends_at(self.last_step())
     self.journal.event(
       self.step,
       f'{back.what} Back to step {self.step}; batches {first} to {bad} are '
@@ -236,13 +264,14 @@ class Run:
       self._device_check(self.state, self.batch, self.step)
 
   def evaluate(self, eval_step: Any) -> bool:
-    """Evaluates the state.
+    """Evaluates the state, and does what the rules of early stopping say.
 
     Returns:
-      Whether it is the best so far.
+      Whether it is to be saved.
 
     Raises:
       Stopped: a signal came meanwhile.
+      BadNumbersError: the run has diverged.
     """
     assert self.state is not None
 
@@ -251,7 +280,6 @@ class Run:
       if stopped := self.asked()[0]:
         raise Stopped(stopped)
 
-    early_stopping = self.config.early_stopping
     with self.watch.phase('evaluation'):
       result = evaluate(
         eval_step,
@@ -259,12 +287,29 @@ class Run:
         validation_splits(self.setup, self.stores),
         before_batch,
       )
-    metric = result[early_stopping.metric]
-    best = observe(self.info.best, metric, self.step, early_stopping)
-    self.update(best=best, evaluated=self.step)
-    improved = best.step == self.step
+    seen, verdict = observe(self.info.seen, self.step, result, self.config)
+    self.update(seen=seen, evaluated=self.step)
+    improved = seen.best.step == self.step
     self.journal.evaluation(self.step, **result, improved=improved)
-    return improved
+    if verdict is not None:
+      self._obey(verdict)
+    return improved or verdict is not None
+
+  def _obey(self, verdict: Verdict) -> None:
+    """Does what is to be done at once about a verdict.
+
+    Raises:
+      BadNumbersError: the run has failed.
+    """
+    if verdict.action == FAIL:
+      message = verdict.told(self.step)
+      self.journal.record_event(self.step, message, rule=verdict.rule)
+      raise BadNumbersError(message)
+    if verdict.action == COOL_DOWN:
+      assert self.state is not None
+      self.state = cooled_down(self.state, self.step)
+      self.journal.ends_at(self.last_step())
+      self.journal.event(self.step, verdict.told(self.step), rule=verdict.rule)
 
   def save(self, *, last: bool) -> None:
     """Starts to save the state; says so where that fails.
@@ -317,15 +362,16 @@ class Run:
 
     Returns:
       The state with the best evaluation.
+
+    Raises:
+      BadNumbersError: by rules that were changed, the run has failed.
     """
     step, best = self.step, self.info.best
-    if begun < step < self.config.steps:
-      self.journal.event(
-        step,
-        f'Stopped early at step {step}: {best.waited} evaluations without an '
-        f'improvement of {self.config.early_stopping.metric} by more than '
-        f'{self.config.early_stopping.min_delta}.',
-      )
+    verdict = judge(self.info.seen, step, self.config)
+    if verdict is not None and verdict.action == FAIL:
+      self._obey(verdict)
+    if verdict is not None and begun < step < self.config.steps:
+      self.journal.event(step, verdict.told(step), rule=verdict.rule)
     self.checkpoints.wait()
     if best.step is not None and best.step != step:
       self.state = self.checkpoints.restore(best.step, self._abstract())
@@ -340,10 +386,6 @@ class Run:
     wait_for_all()
     assert self.state is not None
     return self.state
-
-
-def _due(step: int, every: int, last: int) -> bool:
-  return step > 0 and (step % every == 0 or step == last)
 
 
 def _why_it_ends(policy: Any, in_row: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx, struct
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
@@ -14,9 +15,10 @@ from model.params import HOST_MEMORY, Params, abstract, metadata, split
 from model.transformer import Transformer
 from train.bad_steps import History, new_history
 from train.config import TrainConfig
+from train.early_stopping import may_cool_down
 from train.mesh import parameter_shardings, shardings_like, split_further
 from train.optimizer import make_optimizer
-from train.schedule import make_schedule
+from train.schedule import make_schedule, planned_decay
 
 # Streams of random numbers, told apart by folding these into the run's key.
 _INIT, _DROPOUT = 0, 1
@@ -34,6 +36,9 @@ class TrainState:
   ema: Params | None
   # Numbers of the last good steps, which a new one is compared with.
   history: History
+  # Step at which the learning rate begins to fall, where a plateau may decide
+  # about that; None: the schedule knows.
+  decay_begin: jax.Array | None = None
 
   @property
   def eval_params(self) -> Params:
@@ -64,12 +69,17 @@ class Recipe:
     """The state of step 0."""
     params = split(build_model(self.config))[1]
     averaged = self.config.optimizer.ema_decay is not None
+    decay_begin = None
+    if may_cool_down(self.config):
+      begin = planned_decay(self.config.optimizer)
+      decay_begin = jnp.asarray(begin, jnp.int32)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
       opt_state=self.optimizer.init(params),
       ema=params if averaged else None,
       history=new_history(),
+      decay_begin=decay_begin,
     )
 
 
@@ -91,8 +101,17 @@ def with_numbers(recipe: Recipe, config: TrainConfig) -> Recipe:
   return _recipe(config, recipe.graphdef, recipe.axes, recipe.kinds)
 
 
-def _recipe(config, graphdef, axes, kinds) -> Recipe:
-  schedule = make_schedule(config.optimizer)
+def with_decay(recipe: Recipe, begin: jax.Array | None) -> Recipe:
+  """The recipe whose learning rate falls from a step on; None: as planned."""
+  if begin is None:
+    return recipe
+  return _recipe(
+    recipe.config, recipe.graphdef, recipe.axes, recipe.kinds, begin
+  )
+
+
+def _recipe(config, graphdef, axes, kinds, decay_begin=None) -> Recipe:
+  schedule = make_schedule(config.optimizer, decay_begin)
   optimizer = make_optimizer(config.optimizer, schedule, kinds, axes)
   return Recipe(config, graphdef, schedule, optimizer, axes, kinds)
 
@@ -134,6 +153,7 @@ def state_shardings(recipe: Recipe, mesh: Mesh | AbstractMesh) -> Any:
     state,
     step=everywhere,
     history=jax.tree.map(lambda _: everywhere, state.history),
+    decay_begin=None if state.decay_begin is None else everywhere,
     params=params,
     opt_state=shardings_like(state.opt_state, state.params, shares, mesh),
     ema=None if state.ema is None else shares,
@@ -158,3 +178,14 @@ def abstract_state(recipe: Recipe, shardings: TrainState) -> TrainState:
 def init_state(recipe: Recipe, shardings: TrainState) -> TrainState:
   """Makes the state of step 0, each device its own part of it."""
   return jax.jit(recipe.init, out_shardings=shardings)()
+
+
+def cooled_down(state: TrainState, begin: int | None) -> TrainState:
+  """The state whose learning rate falls from a step on; None: as it is."""
+  if begin is None:
+    return state
+  assert state.decay_begin is not None
+  where = state.decay_begin.sharding
+  return dataclasses.replace(
+    state, decay_begin=jax.device_put(np.int32(begin), where)
+  )

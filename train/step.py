@@ -23,7 +23,7 @@ from model.pipeline import outside
 from train.bad_steps import judge, remember
 from train.compiler_options import compiler_options, refused_option
 from train.rows import Batch, Marks, unpack_rows
-from train.state import Recipe, TrainState, dropout_key
+from train.state import Recipe, TrainState, dropout_key, with_decay
 
 
 @struct.dataclass
@@ -189,6 +189,7 @@ def train_step(
     unweighted), expert_load_max and expert_load_min (of any layer's experts, by
     the mean load).
   """
+  recipe = with_decay(recipe, state.decay_begin)
   config = recipe.config
   grads, sums = gradients(
     state.params,

@@ -13,6 +13,7 @@ from typing import Any
 from model.config import ModelConfig
 from model.flops import matmul_parameters, training_flops_per_token
 from train.config import TrainConfig
+from train.early_stopping import OFF
 from train.laws.advice import setting
 from train.laws.hyperparameters import OPTIMIZERS, Setting, carried_over
 from train.tuning.scaling_fit import FEWEST_SIZES
@@ -202,9 +203,9 @@ def make_rung(
       'optimizer.weight_decay': float(f'{values.weight_decay:.4g}'),
       # Only the end of a run is a point of the law.
       'evaluation.every': steps,
-      'early_stopping.enabled': False,
       'log.profile_start': None,
-    },
+    }
+    | {f'early_stopping.{name}': value for name, value in OFF.items()},
   )
 
 

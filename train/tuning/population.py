@@ -9,6 +9,7 @@ some of the slots, and they send each other nothing.
 Suffixes: K slots, B batch, R tokens of a row.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -160,6 +161,15 @@ class Population:
     else:
       state = jax.device_put(state, self._everywhere)
       self._state_K = self._put(self._state_K, state, where)
+
+  def cool_down(self, slot: int, begin: int) -> None:
+    """Lets the learning rate of a slot's run fall from a step on."""
+    assert self._state_K is not None
+    begin_K = np.array(self._state_K.decay_begin)
+    begin_K[slot] = begin
+    self._state_K = dataclasses.replace(
+      self._state_K, decay_begin=self._on_devices(begin_K)
+    )
 
   def step(self, batch_K: Any) -> dict[str, jax.Array]:
     """Makes a step of every slot, and returns the metrics of each, [K]."""

@@ -162,6 +162,10 @@ class Slots:
       for slot in self.live
     }
 
+  def cool_down(self, slot: int, begin: int) -> None:
+    """Lets the learning rate of a run fall from a step on."""
+    self._population.cool_down(slot, begin)
+
   def save(self, slot: int) -> None:
     """Saves the state of a run."""
     self.live[slot].save(self._population.state(slot))

@@ -17,7 +17,16 @@ from etils import epath
 from train.checkpoint import Checkpoints
 from train.checkpoint_info import DamagedError, Info
 from train.config import TrainConfig
-from train.early_stopping import NO_EVALUATION, observe, should_stop
+from train.early_stopping import (
+  COOL_DOWN,
+  FAIL,
+  is_over,
+  judge,
+  last_step,
+  observe,
+  timed,
+  trained,
+)
 from train.metrics import MetricsWriter
 from train.scalars import scalars_of
 from train.state import TrainState
@@ -84,7 +93,6 @@ class TrialRun:
       step=0,
       config=accepted.resolved,
       data_fingerprint=data_fingerprint,
-      best=NO_EVALUATION,
     )
     # A trial that has no good checkpoint begins anew: it is short.
     with contextlib.suppress(DamagedError):
@@ -120,7 +128,8 @@ class TrialRun:
   def next_look(self) -> int:
     """The step of the next evaluation."""
     every = self.config.evaluation_every
-    return min((self.step // every + 1) * every, self.config.steps)
+    last = last_step(self._info.seen, self.config)
+    return min((self.step // every + 1) * every, last)
 
   def made_steps(self, metrics: dict[str, np.ndarray], seconds: float) -> None:
     """Records steps.
@@ -141,25 +150,51 @@ class TrialRun:
         )
     self.bad_in_row = float(metrics['bad_in_row'][-1])
     self._seconds += seconds
-    self._info = dataclasses.replace(self._info, step=self.step + count)
+    good = metrics['loss'][metrics['bad'] == 0].astype(np.float64)
+    seen = trained(self._info.seen, float(good.sum()), len(good))
+    step = self.step + count
+    seen = timed(seen, step, math.ceil(self._seconds), self.config)
+    self._info = dataclasses.replace(self._info, step=step, seen=seen)
 
-  def evaluated(self, result: dict[str, float]) -> None:
-    """Records an evaluation."""
-    rule = self.config.early_stopping
-    best = observe(self._info.best, result[rule.metric], self.step, rule)
-    self._info = dataclasses.replace(self._info, best=best, evaluated=self.step)
-    improved = best.step == self.step
+  def evaluated(self, result: dict[str, float]) -> int | None:
+    """Records an evaluation.
+
+    Returns:
+      The step at which the learning rate begins to fall, if that is this one.
+    """
+    seen, verdict = observe(self._info.seen, self.step, result, self.config)
+    self._info = dataclasses.replace(self._info, seen=seen, evaluated=self.step)
+    improved = seen.best.step == self.step
     self._writer.write('evaluation', self.step, **result, improved=improved)
+    if verdict is None or verdict.action != COOL_DOWN:
+      return None
+    self.note(verdict.told(self.step), rule=verdict.rule)
+    return self.step
 
-  def note(self, message: str) -> None:
+  def note(self, message: str, **values: Any) -> None:
     """Records something that happened."""
-    self._writer.write('event', self.step, message=message)
+    self._writer.write('event', self.step, message=message, **values)
+
+  def note_end(self) -> None:
+    """Records why the trial is complete."""
+    verdict = judge(self._info.seen, self.step, self.config)
+    if verdict is None or self.step >= self.config.steps:
+      self.note('Done.')
+    else:
+      self.note(verdict.told(self.step), rule=verdict.rule)
 
   @property
   def finished(self) -> bool:
     """Whether all its steps are made, or it stopped early."""
-    stopped = should_stop(self._info.best, self.config.early_stopping)
-    return stopped or self.step >= self.config.steps
+    return is_over(self._info.seen, self.step, self.config)
+
+  @property
+  def failure(self) -> str | None:
+    """Why it has failed by the rules of early stopping; None: it has not."""
+    verdict = judge(self._info.seen, self.step, self.config)
+    if verdict is None or verdict.action != FAIL:
+      return None
+    return verdict.told(self.step)
 
   @property
   def owes_save(self) -> bool:

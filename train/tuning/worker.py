@@ -234,11 +234,11 @@ class Worker:
       self._forget(number)
       slots.close(slot)
       return
-    if run.owes_evaluation:
-      run.evaluated(result)
+    if run.owes_evaluation and (begin := run.evaluated(result)) is not None:
+      slots.cool_down(slot, begin)
     values = self._values(slots, run, result)
     self._study.note(number, tokens=run.tokens, seconds=run.total_seconds)
-    reason = why_diverged(run.config, result, run.bad_in_row)
+    reason = why_diverged(run.config, result, run.bad_in_row) or run.failure
     pruned = reason is None and self._study.report(number, run.step, values[0])
     if reason is None and not run.finished and not pruned:
       if run.owes_save:
@@ -246,7 +246,10 @@ class Worker:
       return
     if reason is None:
       slots.save(slot)
-    run.note(reason or ('Pruned: others do better.' if pruned else 'Done.'))
+    if reason is not None or pruned:
+      run.note(reason or 'Pruned: others do better.')
+    else:
+      run.note_end()
     slots.close(slot)
     if reason is not None:
       self._fail(number, reason)
