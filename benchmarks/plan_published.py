@@ -45,6 +45,8 @@ class Row:
     remat: the policy that keeps what the run kept on the device, and
     also: names of what it kept beside that.
     offloaded: names of what it left in the memory of the host.
+    capacity: rows that an expert multiplies, by those that it gets in the
+      mean; 1: no token is dropped, and none is padded.
     chooses: whether SUSTAINED is chosen by it.
     overrides: other fields of the config.
   """
@@ -57,6 +59,7 @@ class Row:
   remat: str = 'full'
   also: tuple[str, ...] = ()
   offloaded: tuple[str, ...] = ()
+  capacity: float = 1.0
   chooses: bool = True
   overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -66,6 +69,8 @@ class Row:
     found = ' + '.join((self.remat, *self.also))
     if self.offloaded:
       found += f'; host: {", ".join(self.offloaded)}'
+    if self.capacity != 1:
+      found += f'; capacity {self.capacity:g}'
     return found
 
 
@@ -104,7 +109,7 @@ ROWS = (
       chooses=False,
       source='MaxText, tiering.md, on 8x4x4'),
   Row(config='mixtral_8x7b', topology='v6e:16x16', rows=3072, published=3645,
-      offloaded=(*_QKV, 'attention_out'), chooses=False,
+      offloaded=(*_QKV, 'attention_out'), capacity=1.25, chooses=False,
       source=f'{_RECIPES}, trillium'),
 )  # fmt: skip
 
@@ -121,10 +126,25 @@ def config_of(row: Row) -> TrainConfig:
 def _error(row: Row) -> float:
   """Logarithm of the predicted speed, by the roofline, over the published."""
   config, machine = config_of(row), topologies.parse(row.topology)
-  keeps = keeps_of(config.model, row.offloaded, row.also)
-  seconds = estimate_run(config, machine, keeps).seconds
+  seconds = _seconds(row, config)
+  if row.capacity != 1:
+    seconds += (row.capacity - 1) * _seconds_of_experts(row, config)
   tokens = config.batch_size * config.sequence_length
   return math.log(tokens / seconds / machine.chips / row.published)
+
+
+def _seconds(row: Row, config: TrainConfig) -> float:
+  keeps = keeps_of(config.model, row.offloaded, row.also)
+  machine = topologies.parse(row.topology)
+  return estimate_run(config, machine, keeps).seconds
+
+
+def _seconds_of_experts(row: Row, config: TrainConfig) -> float:
+  """Those in which experts multiply; they grow with the experts of a token."""
+  count = config.model.moe.experts_per_token
+  more = dict(row.overrides) | {'model.moe.experts_per_token': count + 1}
+  one_more = config_of(dataclasses.replace(row, overrides=more))
+  return count * (_seconds(row, one_more) - _seconds(row, config))
 
 
 def _compiled(row: Row) -> float | None:
