@@ -198,8 +198,13 @@ def documents() -> None:
 
 def verify() -> None:
   """Compares loss and gradients of every mesh with those of one device."""
-  # The compiler's remarks on layouts that are slow are not for this table.
+  # The compiler's remarks on layouts that are slow are not for this table; and
+  # much is compiled, and run once.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault(
+    'XLA_FLAGS',
+    '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
+  )
   import jax
 
   jax.config.update('jax_platforms', 'cpu')

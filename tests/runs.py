@@ -68,7 +68,6 @@ def environment(devices: int = 1) -> dict[str, str]:
   return os.environ | {
     'JAX_PLATFORMS': 'cpu',
     'JAX_NUM_CPU_DEVICES': str(devices),
-    'XLA_FLAGS': '',
   }
 
 
