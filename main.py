@@ -15,6 +15,9 @@ Commands:
   verify    compare every mesh with one device, on emulated devices
   plan      memory, speed and cost of a run on a machine that need not be here
   tune      find hyper-parameters by many trials
+  coordinate-check  do activations move alike at any width?
+  lr-transfer  does the best learning rate stay with the width?
+  transfer  write the configuration of a large run from a tuned small one
 
 Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
@@ -27,21 +30,16 @@ import time
 from collections.abc import Callable, Sequence
 
 from absl import app, logging
-from absl.flags import FLAGS, Error, adopt_module_key_flags
-from etils import epath
-from ml_collections import ConfigDict
+from absl.flags import FLAGS, adopt_module_key_flags
 
+import command_line
 from configs import flags
-from configs.check import check, from_json, to_dict
-from configs.mistakes import config_files, explain, is_ours
+from configs.check import default_of, to_dict
+from configs.mistakes import config_files, is_ours
 
 _STARTED = time.perf_counter()
 # --help lists them.
 adopt_module_key_flags(flags)
-
-
-class UsageError(Exception):
-  """The command line is wrong; the message is all that a user needs."""
 
 
 def train() -> None:
@@ -53,7 +51,7 @@ def train() -> None:
   from train.redact import redact
   from train.report import write_report
 
-  config, workdir = _config(), _workdir()
+  config, workdir = command_line.config(), command_line.workdir()
   run(
     train_config(config),
     training_data(config),
@@ -72,7 +70,7 @@ def supervise() -> None:
   from train.supervise import saved_steps
   from train.supervise import supervise as run
 
-  workdir = _workdir()
+  workdir = command_line.workdir()
   words = ['train' if word == 'supervise' else word for word in sys.argv[1:]]
   sys.exit(
     run(
@@ -95,7 +93,7 @@ def prepare() -> None:
     for store in prepare_stores(data, log=print, check=check):
       print(f'Dataset: {store}')
 
-  config = _config()
+  config = command_line.config()
   # Tokens that training will miss cannot be added to a store afterwards.
   augmentation_config(config)
   first_process_does(work, 'prepare the data')
@@ -107,11 +105,11 @@ def evaluate() -> None:
   from train.commands import evaluate_run
   from train.config import train_config
 
-  config = _config()
+  config = command_line.config()
   result = evaluate_run(
     train_config(config),
     training_data(config),
-    workdir=_workdir(),
+    workdir=command_line.workdir(),
     which=flags.CHECKPOINT.value,
   )
   if _is_first_process():
@@ -124,19 +122,11 @@ def sample() -> None:
   from train.commands import sample_run
   from train.config import train_config
 
-  prompts = list(flags.PROMPTS.value)
-  if flags.PROMPTS_FILE.value is not None:
-    file = epath.Path(flags.PROMPTS_FILE.value)
-    if not file.exists():
-      raise UsageError(f'--prompts_file: there is no file {file}.')
-    # What is not UTF-8 is refused by name.
-    text = file.read_bytes().decode(errors='surrogateescape')
-    prompts += text.splitlines()
   pairs = sample_run(
-    train_config(_config()),
-    workdir=_workdir(),
+    train_config(command_line.config()),
+    workdir=command_line.workdir(),
     which=flags.CHECKPOINT.value,
-    prompts=prompts or [''],
+    prompts=command_line.prompts(),
     sampling=SamplingConfig(
       max_tokens=flags.MAX_TOKENS.value,
       temperature=flags.TEMPERATURE.value,
@@ -156,7 +146,7 @@ def checkpoints() -> None:
   from train.commands import list_checkpoints
   from train.exits import CHECKPOINT_ERROR
 
-  if not list_checkpoints(_workdir(), check=flags.VERIFY.value):
+  if not list_checkpoints(command_line.workdir(), check=flags.VERIFY.value):
     sys.exit(CHECKPOINT_ERROR)
 
 
@@ -164,7 +154,7 @@ def report() -> None:
   """Writes report.html anew."""
   from train.report import write_report
 
-  print(f'Report: {write_report(_workdir())}')
+  print(f'Report: {write_report(command_line.workdir())}')
 
 
 def documents() -> None:
@@ -175,7 +165,7 @@ def documents() -> None:
   from input_pipeline.stores import open_stores
   from train.commands import left_out_of_run
 
-  config = _config()
+  config, of_run = command_line.config(), bool(flags.WORKDIR.value)
   stream = open_stores(training_data(config)).stream(
     seed=config.seed,
     batch_size=config.batch_size,
@@ -188,7 +178,7 @@ def documents() -> None:
       steps=config.steps,
       row=flags.ROW.value,
       rows=config.batch_size,
-      left_out=left_out_of_run(_workdir()) if flags.WORKDIR.value else (),
+      left_out=left_out_of_run(command_line.workdir()) if of_run else (),
       lines_of_json=flags.JSON.value,
     )
   )
@@ -205,7 +195,7 @@ def verify() -> None:
     jax.config.update('jax_num_cpu_devices', 8)
   from train.verify import verify_and_print
 
-  if not verify_and_print(to_dict(_config()), jax.devices()):
+  if not verify_and_print(to_dict(command_line.config()), jax.devices()):
     sys.exit(1)
 
 
@@ -220,7 +210,7 @@ def plan() -> None:
   from train.data import prepared_repetition
   from train.planning.command import plan_run
 
-  config = _config()
+  config = command_line.config()
   augmentation = augmentation_config(config)
   print(
     plan_run(
@@ -230,7 +220,7 @@ def plan() -> None:
       cache=config.runtime.compilation_cache,
       augmented=bool(augmentation.active),
       searched=config.planning.searched if FLAGS['search'].value else None,
-      workdir=_workdir() if flags.WORKDIR.value else None,
+      workdir=command_line.workdir() if flags.WORKDIR.value else None,
       as_json=flags.JSON.value,
       data=prepared_repetition(
         training_data(config),
@@ -250,8 +240,8 @@ def tune() -> None:
   from train.redact import redact
   from train.tuning import command, outcome
 
-  config, workdir = _config(), _workdir()
-  search = command.read_search(redact(to_dict(config)), _search())
+  config, workdir = command_line.config(), command_line.workdir()
+  search = command.read_search(redact(to_dict(config)), command_line.search())
   if flags.DRY_RUN.value:
     print(command.dry_run_text(search))
     return
@@ -268,19 +258,67 @@ def tune() -> None:
     print(f'Written: {file}')
 
 
+def coordinate_check() -> None:
+  """Compares how activations of several widths, or depths, move."""
+  from train.tuning import coordinate_check as room
+
+  found = room.check_and_print(
+    to_dict(command_line.config()),
+    widths=flags.WIDTHS.value,
+    depths=flags.DEPTHS.value,
+    workdir=command_line.workdir() if flags.WORKDIR.value else None,
+  )
+  if not found.ok:
+    sys.exit(1)
+
+
+def lr_transfer() -> None:
+  """Compares the best learning rates of several widths."""
+  from input_pipeline.augmentation.config import augmentation_config
+  from input_pipeline.config import training_data
+  from train.tuning import lr_transfer as room
+
+  config = command_line.config()
+  room.measure_and_print(
+    to_dict(config),
+    training_data(config),
+    augmentation_config(config),
+    widths=flags.WIDTHS.value,
+    octaves=flags.OCTAVES.value,
+    workdir=command_line.workdir(),
+  )
+
+
+def transfer() -> None:
+  """Writes the configuration of a large run from a tuned small one."""
+  from train.tuning import transfer as room
+
+  config, workdir = command_line.config(), command_line.workdir()
+  room.transfer_and_print(
+    to_dict(config),
+    room.Target(
+      width=flags.WIDTH.value,
+      depth=flags.DEPTH.value,
+      batch_size=flags.BATCH_SIZE.value,
+      tokens=flags.TOKENS.value,
+    ),
+    base=to_dict(default_of(config.to_dict())),
+    origin=(config_files(sys.argv) or [str(workdir)])[-1],
+    workdir=workdir,
+  )
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
-  'train': train,
-  'supervise': supervise,
-  'prepare': prepare,
-  'evaluate': evaluate,
-  'sample': sample,
-  'checkpoints': checkpoints,
-  'report': report,
-  'documents': documents,
-  'verify': verify,
-  'plan': plan,
-  'tune': tune,
-}
+  command.__name__.replace('_', '-'): command
+  for command in (
+    train, supervise, prepare, evaluate, sample, checkpoints, report, documents,
+    verify, plan, tune, coordinate_check, lr_transfer, transfer,
+  )
+}  # fmt: skip
+# They set JAX up themselves, or have no use for it.
+_WITHOUT_JAX = (supervise, report, documents, verify, plan, transfer)
+# They run on one machine, whatever its launcher says of others.
+_ALONE = (*_WITHOUT_JAX, coordinate_check, lr_transfer)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -293,13 +331,13 @@ def main(argv: Sequence[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   joined = False
   try:
-    command = _command(argv)
-    if command not in (supervise, report, documents, verify, plan):
+    command = COMMANDS[command_line.command(argv, list(COMMANDS))]
+    if command not in _ALONE:
       joined = process.join_cluster(FLAGS, expected=flags.MULTIHOST.value)
-    if command not in (supervise, prepare, report, documents, verify, plan):
-      _set_up_jax()
+    if command not in (*_WITHOUT_JAX, prepare):
+      command_line.set_up_jax()
     command()
-  except UsageError as error:
+  except command_line.UsageError as error:
     process.fail(str(error), USAGE_ERROR, joined)
   except KeyboardInterrupt:
     process.fail('ended by Ctrl-C.', BY_HAND, joined)
@@ -309,79 +347,11 @@ def main(argv: Sequence[str]) -> None:
     raise
 
 
-def _command(argv: Sequence[str]) -> Callable[[], None]:
-  words = argv[1:] or ['train']
-  if len(words) > 1 or words[0] not in COMMANDS:
-    raise UsageError(
-      f'{" ".join(words)!r} is no command; the commands are '
-      f'{", ".join(COMMANDS)}.'
-    )
-  return COMMANDS[words[0]]
-
-
-def _workdir() -> epath.Path:
-  if not flags.WORKDIR.value:
-    raise UsageError('Give the folder of the run: --workdir=runs/NAME')
-  return epath.Path(flags.WORKDIR.value).expanduser()
-
-
-def _config() -> ConfigDict:
-  """The given configuration, or the one that the workdir holds."""
-  if flags.CONFIG.value is not None:
-    return check(flags.CONFIG.value)
-  if flags.WORKDIR.value:
-    saved = _workdir() / 'config.json'
-    if saved.exists():
-      return from_json(saved.read_bytes(), str(saved))
-  raise UsageError(
-    'Give a configuration: --config=configs/tiny.py'
-    + (f' ({flags.WORKDIR.value} holds none).' if flags.WORKDIR.value else '')
-  )
-
-
-def _search() -> ConfigDict:
-  """The search of the given configuration file."""
-  found = FLAGS['search'].value if 'search' in FLAGS else None
-  if found is None:
-    raise UsageError(
-      'tune needs a configuration file with a search beside its get_config(): '
-      '--config=configs/tune_tiny.py'
-    )
-  return found
-
-
-def _set_up_jax() -> None:
-  """Settings of JAX that hold for the whole process."""
-  from train.compilation_cache import keep_compiled_programs
-
-  given = os.environ.get('JAX_COMPILATION_CACHE_DIR')
-  keep_compiled_programs(given or _config().runtime.compilation_cache)
-
-
 def _is_first_process() -> bool:
   import jax
 
   return jax.process_index() == 0
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-  """Parses the command line; a mistake in it is one line."""
-  from train.exits import USAGE_ERROR
-  from train.process import fail
-
-  try:
-    flags.define_search(argv)
-    words = FLAGS([a.replace('--dry-run', '--dry_run') for a in argv])
-    # The flag reads the file when it is first used; look for it now.
-    if not all(os.path.exists(file) for file in config_files(argv)):
-      raise FileNotFoundError
-    return words
-  except (
-    Error, AttributeError, KeyError, TypeError, ValueError, OSError,
-  ) as error:  # fmt: skip
-    fail(explain(argv, error), USAGE_ERROR)
-  raise AssertionError
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=command_line.parse_flags)

@@ -12,6 +12,8 @@ import optax
 
 from model.params import Params
 from train.config import OptimizerConfig, check_choice
+from train.hyperball import STACKED, on_hyperballs
+from train.parametrization import Factors, Parametrization
 
 # Update size of an orthogonalised matrix, per square root of its larger side,
 # that matches AdamW's (Liu et al. 2025, "Muon is scalable", section 2.2).
@@ -20,6 +22,7 @@ _MUON_RMS = 0.2
 
 def make_optimizer(
   config: OptimizerConfig,
+  parametrization: Parametrization,
   schedule: optax.Schedule,
   kinds: Params,
   axes: Params,
@@ -27,10 +30,12 @@ def make_optimizer(
   """Builds the optimizer.
 
   Weight decay is decoupled (Loshchilov and Hutter 2019): a parameter of a
-  decaying kind shrinks by learning_rate * weight_decay in each step.
+  decaying kind shrinks by learning_rate * weight_decay in each step, whatever
+  its embedding_rate or head_rate.
 
   Args:
     config: optimizer section.
+    parametrization: factors of each parameter.
     schedule: learning rate of each step.
     kinds: kind of each parameter, as declared.
     axes: logical axes of each parameter, as declared.
@@ -38,46 +43,96 @@ def make_optimizer(
   Raises:
     ValueError: there is no such optimizer.
   """
-  decays = jax.tree.map(lambda kind: kind in config.decay_kinds, kinds)
   check_choice('optimizer.name', config.name, tuple(OPTIMIZERS))
+  factors = jax.tree.map(parametrization.factors, kinds, axes)
   chain = []
   if config.clip_norm is not None:
     chain.append(optax.clip_by_global_norm(config.clip_norm))
+  preconditioner = OPTIMIZERS[config.name](config, parametrization, kinds, axes)
   chain += [
-    OPTIMIZERS[config.name](config, kinds, axes),
-    optax.add_decayed_weights(config.weight_decay, mask=decays),
-    optax.scale_by_learning_rate(schedule),
+    _with_epsilons(preconditioner, factors),
+    _scale_and_decay(config, kinds, factors),
+    on_hyperballs(schedule, kinds, axes)
+    if config.hyperball
+    else optax.scale_by_learning_rate(schedule),
   ]
   return optax.chain(*chain)
 
 
-def _adamw(config, kinds, axes):
+def _with_epsilons(
+  preconditioner: optax.GradientTransformation, factors: Params
+) -> optax.GradientTransformation:
+  """Gives each parameter its own epsilon.
+
+  What Adam makes of g / f with epsilon, it makes of g with f * epsilon.
+  """
+  if all(f.epsilon == 1 for f in jax.tree.leaves(factors)):
+    return preconditioner
+
+  def update(gradients, state, params=None):
+    gradients = jax.tree.map(lambda g, f: g / f.epsilon, gradients, factors)
+    return preconditioner.update(gradients, state, params)
+
+  return optax.GradientTransformation(preconditioner.init, update)
+
+
+def _scale_and_decay(
+  config: OptimizerConfig, kinds: Params, factors: Params
+) -> optax.GradientTransformation:
+  """Multiplies updates by what is special to them, and adds weight decay."""
+  rates = {'embedding': config.embedding_rate, 'head': config.head_rate}
+  fixed = ('matrix',) if config.hyperball else ()
+
+  def one(update: jax.Array, param: jax.Array, kind: str, of: Factors):
+    update = _times(update, of.learning_rate)
+    update = _times(update, rates.get(kind, 1.0))
+    if kind not in config.decay_kinds or kind in fixed:
+      return update
+    decay = _times(config.weight_decay, of.learning_rate * of.weight_decay)
+    off = isinstance(decay, (int, float)) and decay == 0
+    return update if off else update + decay * param
+
+  def apply(updates, params):
+    return jax.tree.map(one, updates, params, kinds, factors)
+
+  # Masked for nothing: checkpoints hold the state of add_decayed_weights.
+  return optax.masked(
+    optax.stateless(apply), jax.tree.map(lambda _: True, kinds)
+  )
+
+
+def _times(value, factor):
+  """A product; a factor that is 1 leaves the program as it is."""
+  return value if isinstance(factor, float) and factor == 1 else value * factor
+
+
+def _adamw(config, parametrization, kinds, axes):
   """Adam (Kingma and Ba 2015)."""
-  del kinds, axes
+  del parametrization, kinds, axes
   return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.epsilon)
 
 
-def _lion(config, kinds, axes):
+def _lion(config, parametrization, kinds, axes):
   """Lion (Chen et al. 2023)."""
-  del kinds, axes
+  del parametrization, kinds, axes
   return optax.scale_by_lion(b1=config.b1, b2=config.b2)
 
 
-def _adafactor(config, kinds, axes):
+def _adafactor(config, parametrization, kinds, axes):
   """Adafactor (Shazeer and Stern 2018), without relative step sizes."""
-  del config, kinds, axes
+  del config, parametrization, kinds, axes
   return optax.chain(
     optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)
   )
 
 
-def _sgd(config, kinds, axes):
+def _sgd(config, parametrization, kinds, axes):
   """Stochastic gradient descent with momentum."""
-  del kinds, axes
+  del parametrization, kinds, axes
   return optax.trace(decay=config.momentum)
 
 
-def _muon(config, kinds, axes):
+def _muon(config, parametrization, kinds, axes):
   """Muon (Jordan et al. 2024) for matrices inside layers, AdamW elsewhere."""
   dimensions = jax.tree.map(
     lambda kind, names: _muon_dimensions(names) if kind == 'matrix' else None,
@@ -91,21 +146,23 @@ def _muon(config, kinds, axes):
         dimensions, updates
       ),
     ),
-    _scale_by_larger_side(dimensions),
+    _scale_by_sides(
+      dimensions,
+      _by_fans if parametrization.name == 'spectral' else _as_adam,
+    ),
   )
   parts = jax.tree.map(
     lambda kind: 'matrix' if kind == 'matrix' else 'rest', kinds
   )
   return optax.partition(
-    {'matrix': muon, 'rest': _adamw(config, kinds, axes)}, parts
+    {'matrix': muon, 'rest': _adamw(config, parametrization, kinds, axes)},
+    parts,
   )
 
 
 def _muon_dimensions(names: tuple[str | None, ...]):
   """Which axes of a stacked weight make up its rows, and which its columns."""
-  inner = [
-    i for i, name in enumerate(names) if name not in ('layers', 'experts')
-  ]
+  inner = [i for i, name in enumerate(names) if name not in STACKED]
   # An attention output reads (heads, head_dim); all others read one axis.
   reads = 2 if names[inner[0]] == 'heads' else 1
   return optax.contrib.MuonDimensionNumbers(
@@ -127,8 +184,24 @@ def _only_arrays(dimensions: Params, updates: Params) -> Params:
   )
 
 
-def _scale_by_larger_side(dimensions: Params) -> optax.GradientTransformation:
-  """Scales an orthogonal update to the size of AdamW's (Liu et al. 2025)."""
+def _as_adam(update: jax.Array, rows: int, columns: int) -> jax.Array:
+  """Makes an orthogonal update as large as AdamW's (Liu et al. 2025)."""
+  return update * _MUON_RMS * max(rows, columns) ** 0.5
+
+
+def _by_fans(update: jax.Array, rows: int, columns: int) -> jax.Array:
+  """An orthogonal update times sqrt(max(1, fan-out / fan-in)).
+
+  Jordan et al. 2024; it meets the spectral condition (Yang et al. 2023) up to a
+  factor that is the same for all widths.
+  """
+  return update * max(1.0, columns / rows) ** 0.5
+
+
+def _scale_by_sides(
+  dimensions: Params, scaled: Callable[[jax.Array, int, int], jax.Array]
+) -> optax.GradientTransformation:
+  """Scales an orthogonal update by what its rows and columns say."""
 
   def scale(update, dimension):
     if isinstance(update, optax.MaskedNode):
@@ -136,7 +209,7 @@ def _scale_by_larger_side(dimensions: Params) -> optax.GradientTransformation:
     rows, columns = (
       math.prod(update.shape[i] for i in sides) for sides in dimension
     )
-    return update * _MUON_RMS * max(rows, columns) ** 0.5
+    return scaled(update, rows, columns)
 
   def apply(updates, params=None):
     del params
@@ -152,7 +225,10 @@ def _scale_by_larger_side(dimensions: Params) -> optax.GradientTransformation:
 
 OPTIMIZERS: dict[
   str,
-  Callable[[OptimizerConfig, Params, Params], optax.GradientTransformation],
+  Callable[
+    [OptimizerConfig, Parametrization, Params, Params],
+    optax.GradientTransformation,
+  ],
 ] = {
   'adamw': _adamw,
   'lion': _lion,

@@ -16,6 +16,7 @@ from train.bad_steps import History, new_history
 from train.config import TrainConfig
 from train.mesh import parameter_shardings, shardings_like, split_further
 from train.optimizer import make_optimizer
+from train.parametrization import parametrization_of
 from train.schedule import make_schedule
 
 # Streams of random numbers, told apart by folding these into the run's key.
@@ -62,7 +63,7 @@ class Recipe:
 
   def init(self) -> TrainState:
     """The state of step 0."""
-    params = split(build_model(self.config))[1]
+    params = self._scaled(split(build_model(self.config))[1])
     averaged = self.config.optimizer.ema_decay is not None
     return TrainState(
       step=jnp.zeros((), jnp.int32),
@@ -72,9 +73,21 @@ class Recipe:
       history=new_history(),
     )
 
+  def _scaled(self, params: Params) -> Params:
+    """Initial values of the width and depth of the model."""
+    rules = parametrization_of(self.config.model)
+
+    def scale(kind, leaf, names):
+      factor = rules.factors(kind, names).init
+      if factor == 0:
+        return jnp.zeros_like(leaf)
+      return leaf if factor == 1 else leaf * factor
+
+    return jax.tree.map(scale, self.kinds, params, self.axes)
+
 
 def build_model(config: TrainConfig) -> Transformer:
-  """The model of a run with its initial weights."""
+  """The model of a run, with the initial weights of 'standard'."""
   return Transformer(random_key(config.seed, _INIT), config.model)
 
 
@@ -93,7 +106,9 @@ def with_numbers(recipe: Recipe, config: TrainConfig) -> Recipe:
 
 def _recipe(config, graphdef, axes, kinds) -> Recipe:
   schedule = make_schedule(config.optimizer)
-  optimizer = make_optimizer(config.optimizer, schedule, kinds, axes)
+  optimizer = make_optimizer(
+    config.optimizer, parametrization_of(config.model), schedule, kinds, axes
+  )
   return Recipe(config, graphdef, schedule, optimizer, axes, kinds)
 
 
