@@ -14,8 +14,9 @@ Commands:
   documents which documents a step was trained on
   verify    compare every mesh with one device, on emulated devices
   plan      memory, speed and cost of a run on a machine that need not be here
+  ladder    train small models, and forecast the loss of the large one
   tune      find hyper-parameters by many trials
-  coordinate-check  do activations move alike at any width?
+  coordinate-check  does a step move activations alike at any width?
   lr-transfer  does the best learning rate stay with the width?
   transfer  write the configuration of a large run from a tuned small one
 
@@ -31,10 +32,11 @@ from collections.abc import Callable, Sequence
 
 from absl import app, logging
 from absl.flags import FLAGS, adopt_module_key_flags
+from etils import epath
+from ml_collections import ConfigDict
 
-import command_line
-from configs import flags
-from configs.check import default_of, to_dict
+from configs import flags, given
+from configs.check import default_of, from_dict, to_dict
 from configs.mistakes import config_files, is_ours
 
 _STARTED = time.perf_counter()
@@ -44,14 +46,21 @@ adopt_module_key_flags(flags)
 
 def train() -> None:
   """Trains or resumes, then writes the report."""
+  from train.report import write_report
+
+  workdir = given.workdir()
+  _train(given.config(), workdir, _STARTED)
+  if _is_first_process():
+    print(f'Report: {write_report(workdir)}')
+
+
+def _train(config: ConfigDict, workdir: epath.Path, started: float) -> None:
   from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import training_data
   from train.config import train_config
   from train.loop import train as run
   from train.redact import redact
-  from train.report import write_report
 
-  config, workdir = command_line.config(), command_line.workdir()
   run(
     train_config(config),
     training_data(config),
@@ -59,10 +68,8 @@ def train() -> None:
     resolved=redact(to_dict(config)),
     workdir=workdir,
     allow_change=flags.ALLOW_CHANGE.value,
-    started=_STARTED,
+    started=started,
   )
-  if _is_first_process():
-    print(f'Report: {write_report(workdir)}')
 
 
 def supervise() -> None:
@@ -70,7 +77,7 @@ def supervise() -> None:
   from train.supervise import saved_steps
   from train.supervise import supervise as run
 
-  workdir = command_line.workdir()
+  workdir = given.workdir()
   words = ['train' if word == 'supervise' else word for word in sys.argv[1:]]
   sys.exit(
     run(
@@ -93,7 +100,7 @@ def prepare() -> None:
     for store in prepare_stores(data, log=print, check=check):
       print(f'Dataset: {store}')
 
-  config = command_line.config()
+  config = given.config()
   # Tokens that training will miss cannot be added to a store afterwards.
   augmentation_config(config)
   first_process_does(work, 'prepare the data')
@@ -105,11 +112,11 @@ def evaluate() -> None:
   from train.commands import evaluate_run
   from train.config import train_config
 
-  config = command_line.config()
+  config = given.config()
   result = evaluate_run(
     train_config(config),
     training_data(config),
-    workdir=command_line.workdir(),
+    workdir=given.workdir(),
     which=flags.CHECKPOINT.value,
   )
   if _is_first_process():
@@ -123,10 +130,10 @@ def sample() -> None:
   from train.config import train_config
 
   pairs = sample_run(
-    train_config(command_line.config()),
-    workdir=command_line.workdir(),
+    train_config(given.config()),
+    workdir=given.workdir(),
     which=flags.CHECKPOINT.value,
-    prompts=command_line.prompts(),
+    prompts=given.prompts(),
     sampling=SamplingConfig(
       max_tokens=flags.MAX_TOKENS.value,
       temperature=flags.TEMPERATURE.value,
@@ -146,7 +153,7 @@ def checkpoints() -> None:
   from train.commands import list_checkpoints
   from train.exits import CHECKPOINT_ERROR
 
-  if not list_checkpoints(command_line.workdir(), check=flags.VERIFY.value):
+  if not list_checkpoints(given.workdir(), check=flags.VERIFY.value):
     sys.exit(CHECKPOINT_ERROR)
 
 
@@ -154,7 +161,7 @@ def report() -> None:
   """Writes report.html anew."""
   from train.report import write_report
 
-  print(f'Report: {write_report(command_line.workdir())}')
+  print(f'Report: {write_report(given.workdir())}')
 
 
 def documents() -> None:
@@ -165,7 +172,7 @@ def documents() -> None:
   from input_pipeline.stores import open_stores
   from train.commands import left_out_of_run
 
-  config, of_run = command_line.config(), bool(flags.WORKDIR.value)
+  config = given.config()
   stream = open_stores(training_data(config)).stream(
     seed=config.seed,
     batch_size=config.batch_size,
@@ -178,7 +185,7 @@ def documents() -> None:
       steps=config.steps,
       row=flags.ROW.value,
       rows=config.batch_size,
-      left_out=left_out_of_run(command_line.workdir()) if of_run else (),
+      left_out=left_out_of_run(given.workdir()) if flags.WORKDIR.value else (),
       lines_of_json=flags.JSON.value,
     )
   )
@@ -195,7 +202,7 @@ def verify() -> None:
     jax.config.update('jax_num_cpu_devices', 8)
   from train.verify import verify_and_print
 
-  if not verify_and_print(to_dict(command_line.config()), jax.devices()):
+  if not verify_and_print(to_dict(given.config()), jax.devices()):
     sys.exit(1)
 
 
@@ -210,7 +217,7 @@ def plan() -> None:
   from train.data import prepared_repetition
   from train.planning.command import plan_run
 
-  config = command_line.config()
+  config = given.config()
   augmentation = augmentation_config(config)
   print(
     plan_run(
@@ -220,7 +227,7 @@ def plan() -> None:
       cache=config.runtime.compilation_cache,
       augmented=bool(augmentation.active),
       searched=config.planning.searched if FLAGS['search'].value else None,
-      workdir=command_line.workdir() if flags.WORKDIR.value else None,
+      workdir=given.workdir() if flags.WORKDIR.value else None,
       as_json=flags.JSON.value,
       data=prepared_repetition(
         training_data(config),
@@ -233,6 +240,33 @@ def plan() -> None:
   )
 
 
+def ladder() -> None:
+  """Trains small models, and forecasts the loss of the configuration's."""
+  from input_pipeline.config import training_data
+  from train.data import prepared_stores
+  from train.tuning.ladder_run import Options, run_ladder
+
+  config, workdir = given.config(), given.workdir()
+  options = Options(
+    flops=flags.FLOPS.value,
+    hours=flags.HOURS.value,
+    ratios=tuple(flags.TOKENS_PER_PARAMETER.value),
+    sizes=flags.SIZES.value,
+  )
+  # The first run would count it as its own time.
+  prepared_stores(training_data(config))
+  said = run_ladder(
+    to_dict(config),
+    options,
+    lambda values, folder: _train(
+      from_dict(values), folder, time.perf_counter()
+    ),
+    workdir=workdir,
+  )
+  if _is_first_process():
+    print(said)
+
+
 def tune() -> None:
   """Searches for hyper-parameters."""
   from input_pipeline.augmentation.config import augmentation_config
@@ -240,8 +274,8 @@ def tune() -> None:
   from train.redact import redact
   from train.tuning import command, outcome
 
-  config, workdir = command_line.config(), command_line.workdir()
-  search = command.read_search(redact(to_dict(config)), command_line.search())
+  config, workdir = given.config(), given.workdir()
+  search = command.read_search(redact(to_dict(config)), given.search())
   if flags.DRY_RUN.value:
     print(command.dry_run_text(search))
     return
@@ -260,15 +294,11 @@ def tune() -> None:
 
 def coordinate_check() -> None:
   """Compares how activations of several widths, or depths, move."""
-  from train.tuning import coordinate_check as room
+  from train.tuning.coordinate_check import check_and_print
 
-  found = room.check_and_print(
-    to_dict(command_line.config()),
-    widths=flags.WIDTHS.value,
-    depths=flags.DEPTHS.value,
-    workdir=command_line.workdir() if flags.WORKDIR.value else None,
-  )
-  if not found.ok:
+  workdir = given.workdir() if flags.WORKDIR.value else None
+  sizes = {'widths': flags.WIDTHS.value, 'depths': flags.DEPTHS.value}
+  if not check_and_print(to_dict(given.config()), **sizes, workdir=workdir):
     sys.exit(1)
 
 
@@ -276,32 +306,27 @@ def lr_transfer() -> None:
   """Compares the best learning rates of several widths."""
   from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import training_data
-  from train.tuning import lr_transfer as room
+  from train.tuning.lr_transfer import measure_and_print
 
-  config = command_line.config()
-  room.measure_and_print(
+  config = given.config()
+  measure_and_print(
     to_dict(config),
     training_data(config),
     augmentation_config(config),
     widths=flags.WIDTHS.value,
     octaves=flags.OCTAVES.value,
-    workdir=command_line.workdir(),
+    workdir=given.workdir(),
   )
 
 
 def transfer() -> None:
   """Writes the configuration of a large run from a tuned small one."""
-  from train.tuning import transfer as room
+  from train.tuning.transfer import Target, transfer_and_print
 
-  config, workdir = command_line.config(), command_line.workdir()
-  room.transfer_and_print(
+  config, workdir = given.config(), given.workdir()
+  transfer_and_print(
     to_dict(config),
-    room.Target(
-      width=flags.WIDTH.value,
-      depth=flags.DEPTH.value,
-      batch_size=flags.BATCH_SIZE.value,
-      tokens=flags.TOKENS.value,
-    ),
+    Target(**given.target()),
     base=to_dict(default_of(config.to_dict())),
     origin=(config_files(sys.argv) or [str(workdir)])[-1],
     workdir=workdir,
@@ -312,7 +337,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
   command.__name__.replace('_', '-'): command
   for command in (
     train, supervise, prepare, evaluate, sample, checkpoints, report, documents,
-    verify, plan, tune, coordinate_check, lr_transfer, transfer,
+    verify, plan, ladder, tune, coordinate_check, lr_transfer, transfer,
   )
 }  # fmt: skip
 # They set JAX up themselves, or have no use for it.
@@ -331,13 +356,13 @@ def main(argv: Sequence[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   joined = False
   try:
-    command = COMMANDS[command_line.command(argv, list(COMMANDS))]
+    command = COMMANDS[given.command(argv, COMMANDS)]
     if command not in _ALONE:
       joined = process.join_cluster(FLAGS, expected=flags.MULTIHOST.value)
     if command not in (*_WITHOUT_JAX, prepare):
-      command_line.set_up_jax()
+      _set_up_jax()
     command()
-  except command_line.UsageError as error:
+  except given.UsageError as error:
     process.fail(str(error), USAGE_ERROR, joined)
   except KeyboardInterrupt:
     process.fail('ended by Ctrl-C.', BY_HAND, joined)
@@ -347,11 +372,29 @@ def main(argv: Sequence[str]) -> None:
     raise
 
 
+def _set_up_jax() -> None:
+  """Settings of JAX that hold for the whole process."""
+  from train.compilation_cache import keep_compiled_programs
+
+  chosen = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+  keep_compiled_programs(chosen or given.config().runtime.compilation_cache)
+
+
 def _is_first_process() -> bool:
   import jax
 
   return jax.process_index() == 0
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Parses the command line; a mistake in it is one line."""
+  from train import exits, process
+
+  try:
+    return given.parse(argv)
+  except given.UsageError as error:
+    process.fail(str(error), exits.USAGE_ERROR)
+
+
 if __name__ == '__main__':
-  app.run(main, flags_parser=command_line.parse_flags)
+  app.run(main, flags_parser=_parse_flags)

@@ -76,7 +76,7 @@ def _check_mixture(known: dict[str, Any], given: dict[str, Any]) -> None:
       )
 
 
-def unknown_field(name: str, known: Any) -> str:
+def unknown_field(name: str, known: Any, flag: str = 'config') -> str:
   """An error message that names the field most like the unknown one."""
   last = name.rpartition('.')[2]
   by_last = {k.rpartition('.')[2]: k for k in known}
@@ -84,8 +84,8 @@ def unknown_field(name: str, known: Any) -> str:
     by_last[match]
     for match in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6)
   ]
-  hint = f' Did you mean config.{near[0]}?' if near else ''
-  return f'There is no field config.{name}.{hint}'
+  hint = f' Did you mean {flag}.{near[0]}?' if near else ''
+  return f'There is no field {flag}.{name}.{hint}'
 
 
 def fields(

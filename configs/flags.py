@@ -1,12 +1,11 @@
 """The flags of main.py, and which commands they are of."""
 
 import os
-import runpy
 
 from absl import flags
 from ml_collections import config_flags
 
-from configs.mistakes import config_files
+from configs.mistakes import config_files, defined_in
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Configuration file, such as configs/tiny.py.'
@@ -68,6 +67,19 @@ JSON = flags.DEFINE_bool('json', False, 'documents, plan: print JSON.')
 TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'plan: the machine, such as v5p:4x4x4 or h100:8x8.'
 )
+FLOPS = flags.DEFINE_float(
+  'flops', None, 'ladder: floating-point operations of all its runs.'
+)
+HOURS = flags.DEFINE_float(
+  'hours', None, 'ladder: hours of all its runs on this machine.'
+)
+SIZES = flags.DEFINE_integer('sizes', 6, 'ladder: sizes of models.')
+TOKENS_PER_PARAMETER = flags.DEFINE_multi_float(
+  'tokens_per_parameter',
+  [],
+  'ladder: of its runs; may be given several times, to tell what parameters '
+  'and what tokens are worth apart. Without it: as many as the run has.',
+)
 STORAGE = flags.DEFINE_string(
   'storage',
   None,
@@ -118,7 +130,7 @@ def define_search(argv: list[str]) -> None:
   files = [file for file in config_files(argv) if os.path.exists(file)]
   if not files:
     return
-  defined = runpy.run_path(files[-1])
+  defined = defined_in(files[-1])
   if 'get_search' not in defined:
     raise ValueError(
       f'{files[-1]} defines no search: put a get_search() beside its '

@@ -4,6 +4,7 @@ import itertools
 import os
 import pathlib
 import runpy
+from typing import Any
 
 from configs.check import fields, unknown_field
 
@@ -18,14 +19,26 @@ def explain(argv: list[str], error: Exception) -> str:
     return f'--config: there is no file {files[-1]}.'
   if not files:
     return str(error)
-  known = fields(runpy.run_path(files[-1])['get_config']())
+  defined = defined_in(files[-1])
+  known = fields(defined['get_config']())
   for argument in overrides:
     name, equals, _ = argument.removeprefix('--config.').partition('=')
     if equals and name not in known:
       if any(k.startswith(f'{name}.') for k in known):
         return f'config.{name} is a section; set one of its fields.'
       return unknown_field(name, known)
+  if 'get_search' in defined:
+    searched = fields(defined['get_search']())
+    for argument in (a for a in argv if a.startswith('--search.')):
+      name, equals, _ = argument.removeprefix('--search.').partition('=')
+      if equals and name not in searched:
+        return unknown_field(name, searched, 'search')
   return ' '.join(str(error).split())
+
+
+def defined_in(file: str) -> dict[str, Any]:
+  """What a configuration file defines, by name."""
+  return runpy.run_path(file)
 
 
 def config_files(argv: list[str]) -> list[str]:

@@ -53,6 +53,9 @@ def get_model() -> ConfigDict:
   model.mlp_dropout = 0.0
   # Compute in this type ('bfloat16' or 'float32'); parameters are float32.
   model.compute_dtype = 'bfloat16'
+  # Add up the gradients of matrices over the devices in this type; 'bfloat16'
+  # halves what they send, and rounds each partial sum.
+  model.gradient_dtype = 'float32'
   _attention(model)
   # One compiled layer run in a loop (fast to compile), or all layers unrolled
   # (a little faster to run, and to compile as long as they are few).

@@ -1,4 +1,10 @@
-"""The tiny configuration, and a search for its hyper-parameters."""
+"""A model that is smaller than that of tiny.py, and a search for its numbers.
+
+    python main.py tune --config=configs/tune_tiny.py --workdir=runs/tune_tiny
+
+0.6 million parameters, 327,680 tokens a trial; 24 trials, about half of them
+pruned, and the best three again beside the default.
+"""
 
 from ml_collections import ConfigDict
 

@@ -115,6 +115,7 @@ class ModelConfig:
   residual_dropout: float
   mlp_dropout: float
   compute_dtype: str
+  gradient_dtype: str
   attention: str
   context_parallelism: str
   splash_block_q: int
@@ -148,8 +149,8 @@ class ModelConfig:
         )
     for name, choices in (
       ('mlp', MLPS), ('norm', NORMS), ('positions', POSITIONS),
-      ('remat', REMATS), ('compute_dtype', DTYPES), ('attention', ATTENTIONS),
-      ('context_parallelism', CONTEXT_PARALLELISMS),
+      ('remat', REMATS), ('compute_dtype', DTYPES), ('gradient_dtype', DTYPES),
+      ('attention', ATTENTIONS), ('context_parallelism', CONTEXT_PARALLELISMS),
       ('parametrization', PARAMETRIZATIONS),
     ):  # fmt: skip
       if getattr(self, name) not in choices:
@@ -157,6 +158,12 @@ class ModelConfig:
           f'model.{name} is {getattr(self, name)!r}; choose one of {choices}.'
         )
     self._check_parametrization()
+    if (self.compute_dtype, self.gradient_dtype) == ('float32', 'bfloat16'):
+      raise ValueError(
+        "model.gradient_dtype = 'bfloat16' would round what "
+        "model.compute_dtype = 'float32' computed: set model.gradient_dtype = "
+        "'float32'."
+      )
     if self.moe.num_experts:
       self._check_experts()
     if self.offload_activations:

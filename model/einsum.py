@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 
 
-def product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
-  """Sum of products of two arrays, with a float32 result.
+def product(
+  equation: str, x: jax.Array, y: jax.Array, out_dtype: str = 'float32'
+) -> jax.Array:
+  """Sum of products of two arrays, summed in float32 on a device.
 
   Args:
     equation: 'x axes,y axes->result axes'; each axis in at least two of them.
     x, y: the operands, of one dtype.
+    out_dtype: type of the result, and of its sum over devices.
   """
   operands, out = equation.split('->')
   x_axes, y_axes = operands.split(',')
@@ -37,7 +40,7 @@ def product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
       ),
       (leading, leading),
     ),
-    preferred_element_type=jnp.float32,
+    preferred_element_type=jnp.dtype(out_dtype),
   )
   return _transpose(_hold(result), [*batch, *x_outer, *y_outer], out)
 
@@ -58,13 +61,14 @@ def _hold(x: jax.Array) -> jax.Array:
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4, 5))
 def einsum(
   equation: str,
   x: jax.Array,
   y: jax.Array,
   compute_dtype: str,
   out_dtype: str,
+  gradient_dtype: str = 'float32',
 ) -> jax.Array:
   """Product of two arrays in compute_dtype, forward and backward.
 
@@ -78,16 +82,20 @@ def einsum(
     x, y: the operands.
     compute_dtype: type in which both are multiplied.
     out_dtype: type of the result.
+    gradient_dtype: type in which the gradient of y is summed over devices.
   """
+  del gradient_dtype
   x, y = x.astype(compute_dtype), y.astype(compute_dtype)
   return product(equation, x, y).astype(out_dtype)
 
 
-def _forward(equation, x, y, compute_dtype, out_dtype):
-  return einsum(equation, x, y, compute_dtype, out_dtype), (x, y)
+def _forward(equation, x, y, *dtypes):
+  return einsum(equation, x, y, *dtypes), (x, y)
 
 
-def _backward(equation, compute_dtype, out_dtype, residuals, gradient):
+def _backward(
+  equation, compute_dtype, out_dtype, gradient_dtype, residuals, gradient
+):
   del out_dtype
   x, y = residuals
   operands, out = equation.split('->')
@@ -95,10 +103,13 @@ def _backward(equation, compute_dtype, out_dtype, residuals, gradient):
   x_gradient = einsum(
     f'{out},{y_axes}->{x_axes}', gradient, y, compute_dtype, x.dtype.name
   )
-  y_gradient = einsum(
-    f'{x_axes},{out}->{y_axes}', x, gradient, compute_dtype, y.dtype.name
+  y_gradient = product(
+    f'{x_axes},{out}->{y_axes}',
+    x.astype(compute_dtype),
+    gradient.astype(compute_dtype),
+    gradient_dtype,
   )
-  return x_gradient, y_gradient
+  return x_gradient, y_gradient.astype(y.dtype)
 
 
 einsum.defvjp(_forward, _backward)

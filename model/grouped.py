@@ -5,6 +5,7 @@ of a matrix.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,77 +20,85 @@ _SUM_OVER_ROWS = jax.lax.RaggedDotDimensionNumbers(
 )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+class Groups(NamedTuple):
+  """What is static about products in groups.
+
+  Attributes:
+    compute_dtype: type of both factors and of the result; sums are float32.
+    gradient_dtype: type in which the gradient of the matrices is summed over
+      devices.
+    gathers: where the rest of the matrices lies.
+  """
+
+  compute_dtype: str
+  gradient_dtype: str = 'float32'
+  gathers: Gathers = ()
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def grouped_product(
-  x_MK: jax.Array,
-  weight_EKN: jax.Array,
-  sizes_E: jax.Array,
-  gathers: Gathers,
-  compute_dtype: str,
+  x_MK: jax.Array, weight_EKN: jax.Array, sizes_E: jax.Array, groups: Groups
 ) -> jax.Array:
   """Each row times the matrix of its group, in compute_dtype.
 
   The matrices are rounded before they are gathered, gathered again for the
-  backward pass, and their gradient is summed and shared out in float32, once.
+  backward pass, and their gradient is summed over devices and shared out once.
 
   Args:
     x_MK: rows; the first sizes_E[0] belong to group 0, and so on. The result of
       rows after the last group is zero, and so is their gradient.
     weight_EKN: the matrices, or this device's part of them.
     sizes_E: rows of each group.
-    gathers: where the rest of the matrices lies.
-    compute_dtype: type of both factors and of the result; sums are float32.
+    groups: types and layout.
 
   Returns:
     y_MN.
   """
-  return _product(
-    x_MK, _gather(weight_EKN, gathers, compute_dtype), sizes_E, compute_dtype
-  )
+  return _product(x_MK, _gather(weight_EKN, groups), sizes_E, groups)
 
 
-def _product(x_MK, weight_EKN, sizes_E, compute_dtype):
+def _product(x_MK, weight_EKN, sizes_E, groups):
   # The kernel of TPUs sums in float32 whatever it writes. A float32 result is
   # kept as it is, in place of its rounding, and takes twice the memory.
   y_MN = jax.lax.ragged_dot(
-    x_MK.astype(compute_dtype),
+    x_MK.astype(groups.compute_dtype),
     weight_EKN,
     sizes_E,
-    preferred_element_type=compute_dtype,
+    preferred_element_type=groups.compute_dtype,
   )
   # Kernels need not write the rows after the last group.
   filled_M = jnp.arange(y_MN.shape[0]) < sizes_E.sum()
   return jnp.where(filled_M[:, None], y_MN, 0)
 
 
-def _gather(weight_EKN, gathers, compute_dtype):
-  weight_EKN = weight_EKN.astype(compute_dtype)
-  for axis, mesh_axes in gathers:
+def _gather(weight_EKN, groups):
+  weight_EKN = weight_EKN.astype(groups.compute_dtype)
+  for axis, mesh_axes in groups.gathers:
     weight_EKN = jax.lax.all_gather(
       weight_EKN, mesh_axes, axis=axis, tiled=True
     )
   return weight_EKN
 
 
-def _forward(x_MK, weight_EKN, sizes_E, gathers, compute_dtype):
-  y_MN = grouped_product(x_MK, weight_EKN, sizes_E, gathers, compute_dtype)
+def _forward(x_MK, weight_EKN, sizes_E, groups):
+  y_MN = grouped_product(x_MK, weight_EKN, sizes_E, groups)
   return y_MN, (x_MK, weight_EKN, sizes_E)
 
 
-def _backward(gathers, compute_dtype, residuals, gradient_MN):
+def _backward(groups, residuals, gradient_MN):
   x_MK, weight_EKN, sizes_E = residuals
-  gathered_EKN = _gather(weight_EKN, gathers, compute_dtype)
+  gathered_EKN = _gather(weight_EKN, groups)
   x_gradient_MK = _product(
-    gradient_MN, gathered_EKN.swapaxes(1, 2), sizes_E, compute_dtype
+    gradient_MN, gathered_EKN.swapaxes(1, 2), sizes_E, groups
   )
   weight_gradient_EKN = jax.lax.ragged_dot_general(
-    x_MK.astype(compute_dtype),
-    gradient_MN.astype(compute_dtype),
+    x_MK.astype(groups.compute_dtype),
+    gradient_MN.astype(groups.compute_dtype),
     sizes_E,
     _SUM_OVER_ROWS,
-    preferred_element_type=jnp.float32,
+    preferred_element_type=jnp.dtype(groups.gradient_dtype),
   )
-  for axis, mesh_axes in reversed(gathers):
+  for axis, mesh_axes in reversed(groups.gathers):
     weight_gradient_EKN = jax.lax.psum_scatter(
       weight_gradient_EKN, mesh_axes, scatter_dimension=axis, tiled=True
     )

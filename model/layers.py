@@ -108,6 +108,7 @@ class Linear(nnx.Module):
   ):
     self.equation = equation
     self.dtype = config.compute_dtype
+    self.gradient_dtype = config.gradient_dtype
     self.weight = declare(
       key, sizes, axes, kind='matrix', std=std, layers=layers
     )
@@ -124,7 +125,14 @@ class Linear(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Applies one layer's matrix."""
-    y = einsum(self.equation, x, self.weight[...], self.dtype, self.dtype)
+    y = einsum(
+      self.equation,
+      x,
+      self.weight[...],
+      self.dtype,
+      self.dtype,
+      self.gradient_dtype,
+    )
     return y + self.bias[...].astype(y.dtype) if hasattr(self, 'bias') else y
 
 

@@ -21,7 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 from model.axes import AxisRules, partition_spec
 from model.config import ModelConfig
 from model.einsum import einsum
-from model.grouped import Gathers, grouped_product, permute
+from model.grouped import Gathers, Groups, grouped_product, permute
 from model.mlp import GATED, Mlp
 from model.params import Params, declare
 
@@ -200,6 +200,7 @@ def _layout(rules: AxisRules) -> _Layout:
 def _run_experts(config, layout, x_BTD, weights_BTC, experts_BTC, matrices):
   """Weighted sum of what the chosen experts make of each token."""
   moe, dtype = config.moe, config.compute_dtype
+  wide = Groups(dtype, config.gradient_dtype, layout.wide)
   shape, C = x_BTD.shape, moe.experts_per_token
   x_ND = x_BTD.reshape(-1, shape[-1])
   weights_NC = weights_BTC.reshape(-1, C)
@@ -220,12 +221,13 @@ def _run_experts(config, layout, x_BTD, weights_BTC, experts_BTC, matrices):
   inverse_M = jnp.argsort(order_M)
   sizes_E = (group_M[:, None] == jnp.arange(held)).sum(0, dtype=jnp.int32)
   x_MD = permute(jnp.repeat(x_ND, C, axis=0), order_M, inverse_M)
-  gate_MF = grouped_product(x_MD, gate_EDF, sizes_E, layout.wide, dtype)
-  up_MF = grouped_product(x_MD, up_EDF, sizes_E, layout.wide, dtype)
+  gate_MF = grouped_product(x_MD, gate_EDF, sizes_E, wide)
+  up_MF = grouped_product(x_MD, up_EDF, sizes_E, wide)
   h_MF = GATED[config.mlp](
     checkpoint_name(gate_MF, 'mlp_gate'), checkpoint_name(up_MF, 'mlp_up')
   )
-  y_MD = grouped_product(h_MF, down_EFD, sizes_E, layout.tall, dtype)
+  tall = wide._replace(gathers=layout.tall)
+  y_MD = grouped_product(h_MF, down_EFD, sizes_E, tall)
   y_NCD = permute(y_MD, inverse_M, order_M).reshape(-1, C, shape[-1])
   y_ND = (y_NCD * weights_NC[..., None]).sum(1).astype(dtype)
   if layout.gathered:

@@ -112,6 +112,8 @@ class Cluster:
   def wait_for_text(self, index: int, text: str) -> None:
     """Waits until one of them has printed something."""
     while text not in self._logs[index].read_text():
+      ended = self._processes[index].poll() is not None
+      assert not ended or text in self._logs[index].read_text(), self._told()
       self.check_time()
       time.sleep(0.05)
 

@@ -81,6 +81,31 @@ def test_the_others_of_a_killed_process_are_out_soon(
   assert runs.last_step(workdir) == before + 10
 
 
+# While libraries are loaded a living process gives no sign of life either.
+@pytest.mark.parametrize(
+  'moment', ['Joined 2 processes', 'devices     2 x cpu, 2 process(es)']
+)
+@pytest.mark.parametrize(
+  ('victim', 'status'),
+  [(0, (START_AGAIN, -signal.SIGABRT)), (1, START_AGAIN)],
+)
+def test_the_other_of_one_killed_in_its_start_is_out_soon(
+  folder, moment, victim, status, record_property
+):
+  workdir = folder / f'start{victim}{moment[:6]}'
+  with pair(folder, workdir.name) as cluster:
+    cluster.wait_for_text(0, moment)
+    cluster.signal(victim, signal.SIGKILL)
+    begin = time.monotonic()
+    codes = [status, status]
+    codes[victim] = -signal.SIGKILL
+    outputs = cluster.wait(codes)
+    check_seconds(begin, OUT_SECONDS, record_property)
+  assert runs.last_step(workdir) == 0
+  if victim:
+    assert 'Process 1 is lost: the connection was cut.' in outputs[0]
+
+
 def test_the_others_of_a_frozen_process_are_out_soon(folder, record_property):
   workdir = folder / 'frozen'
   with pair(folder, workdir.name) as cluster:
@@ -109,17 +134,25 @@ def test_a_process_that_is_stuck_ends_all_with_their_stacks(
   assert 'in hang\n' not in outputs[0]
 
 
+@pytest.mark.parametrize(
+  ('faulty', 'statuses', 'told'),
+  [
+    (0, [1, (START_AGAIN, -signal.SIGABRT)], 'Process 0 has ended: '),
+    (1, [START_AGAIN, 1], 'The first cause: process 1: '),
+  ],
+)
 def test_an_error_in_one_process_ends_all_and_is_named_by_all(
-  folder, record_property
+  folder, faulty, statuses, told, record_property
 ):
-  fault = {'kind': 'raise', 'process': 1, 'step': 6}
-  with pair(folder, 'error', fault) as cluster:
-    wait_for_step(cluster, folder / 'error', 5)
+  fault = {'kind': 'raise', 'process': faulty, 'step': 6}
+  workdir = folder / f'error{faulty}'
+  with pair(folder, workdir.name, fault) as cluster:
+    wait_for_step(cluster, workdir, 5)
     begin = time.monotonic()
-    outputs = cluster.wait([START_AGAIN, 1])
+    outputs = cluster.wait(statuses)
     check_seconds(begin, OUT_SECONDS, record_property)
-  assert 'The first cause: process 1: RuntimeError: an injected' in outputs[0]
-  assert 'in fail\n' in outputs[1]
+  assert f'{told}RuntimeError: an injected' in outputs[1 - faulty]
+  assert 'in fail\n' in outputs[faulty]
 
 
 def test_another_program_on_one_host_is_refused_before_step_1(folder):

@@ -7,6 +7,7 @@ import cases
 import jax
 import pytest
 
+from benchmarks.hyperparameter_laws import ratios, summary
 from model.params import count
 from train.laws.advice import (
   Repetition,
@@ -39,6 +40,7 @@ HOFFMANN, BESIROGLU, MUENNIGHOFF = LOSS_LAWS.values()
 
 def run(parameters, tokens, **values):
   fields = {
+    'with_head': parameters,
     'flops': 6 * parameters * tokens,
     'batch_tokens': 2**19,
     'learning_rate': 3e-4,
@@ -132,6 +134,17 @@ def test_a_law_gives_its_value(law):
   assert law.formula(run(1e9, 20e9)) == pytest.approx(large, rel=1e-3)
 
 
+def test_the_advised_learning_rate_is_near_optima_that_others_found():
+  law = LAWS[0]
+  assert (law.paper.name, law.field) == ('Step Law', LEARNING_RATE)
+  mean, octaves = summary(ratios(law, more_tokens=True))
+  assert mean == pytest.approx(1 / 1.11, abs=5e-3)
+  assert octaves == pytest.approx(0.30, abs=5e-3)
+  # Where it is said to be extrapolated it is far too low.
+  lowest = min(ratios(law, more_tokens=False))
+  assert lowest == pytest.approx(1 / 2.85, abs=5e-3)
+
+
 @pytest.mark.parametrize(
   ('parameters', 'tokens', 'decay'),
   [(109e6, 2.2e9, 0.1042), (1e9, 20e9, 0.0992), (1e9, 200e9, 0.0613)],
@@ -178,8 +191,8 @@ def test_values_are_carried_over_by_ratios_of_the_laws():
   same = carried_over(held, run(1e9, 20e9, learning_rate=1.0, batch_tokens=1))
   assert same == held
   to = carried_over(held, run(250e6, 5e9))
-  # Both a quarter: 4^0.713 up and 4^0.307 down; 4^0.571 down.
-  assert to.learning_rate == pytest.approx(3e-4 * 4**0.406)
+  # Both a quarter.
+  assert to.learning_rate == pytest.approx(3e-4 * 4 ** (1 / 3))
   assert to.batch_tokens == pytest.approx(2**19 / 4**0.571)
   scale = held.batch_tokens / (
     held.learning_rate * held.weight_decay * held.tokens
@@ -278,6 +291,7 @@ def test_the_laws_see_the_layers_of_a_model(overrides):
   # Projections, a gated feed-forward layer and two norms; one more at the end.
   layer = 4 * 1024**2 + 3 * 1024 * 4096 + 2 * 1024
   assert found.parameters == 12 * layer + 1024
+  assert found.with_head == found.parameters + 32_000 * 1024
   assert found.tokens == 10_000 * 256 * 2048
   assert found.batch_tokens == 256 * 2048
   # 6 operations a parameter, and attention over half of the row.

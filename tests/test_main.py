@@ -52,6 +52,11 @@ def fails(*arguments: str) -> str:
     (['train'], 'Give a configuration'),
     (['plan', CONFIG], 'Give the machine to plan for: --topology=v5p:4x4x4'),
     (['plan', CONFIG, '--topology=v5p:4x4x5'], 'v5p has no slice 4x4x5'),
+    (['ladder', CONFIG], 'Give what the ladder may take, --flops=1e15'),
+    (
+      ['ladder', CONFIG, '--hours=1', '--tokens_per_parameter=0'],
+      '--tokens_per_parameter is 0',
+    ),
   ],
 )
 def test_a_mistake_is_one_line(arguments, message, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from meshes import run_gradients
 
 from model.axes import partition_spec
-from model.grouped import grouped_product
+from model.grouped import Groups, grouped_product
 from model.params import merge
 from train.state import state_shardings
 from train.step import jit_train_step
@@ -96,6 +96,7 @@ def test_figures_leave_padding_out(one_device, rows_BR):
   cases.assert_trees_close(found, one_device, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_slices_of_a_batch_add_up(rows_BR):
   """All but the balancing loss, which is that of each slice."""
   one = {'model.moe.balance_loss': 0.0, 'model.moe.router_z_loss': 0.0}
@@ -182,7 +183,7 @@ def test_grouped_products_round_factors_and_keep_sums():
   sizes_E = jnp.array([5, 0, 4], jnp.int32)
 
   def total(x_MK, weight_EKN):
-    y_MN = grouped_product(x_MK, weight_EKN, sizes_E, (), 'bfloat16')
+    y_MN = grouped_product(x_MK, weight_EKN, sizes_E, Groups('bfloat16'))
     return y_MN.astype(jnp.float32).sum(), y_MN
 
   (x_gradient, gradient), y_MN = jax.grad(total, (0, 1), has_aux=True)(

@@ -330,6 +330,7 @@ def test_a_refusal_is_in_words_with_the_arrays():
     code=0,
     host=0,
     usable=16 * gib,
+    placed=False,
     arrays=tuple(expected_arrays(config, plan.mesh)),
   )
   refused = dataclasses.replace(
@@ -348,6 +349,10 @@ def test_a_refusal_is_in_words_with_the_arrays():
   assert 'accumulation_steps' in text
   assert 'RESOURCE_EXHAUSTED' not in text
   assert as_json(refused)['memory']['fits'] is False
+  # What the compiler reports is more than what it places.
+  placed = dataclasses.replace(plan.memory, usable=gib, placed=True)
+  assert placed.fits
+  assert 'placed it in less' in report.memory_text(placed)
 
 
 def test_the_search_ranks_what_fits_and_tells_why_others_do_not():

@@ -24,7 +24,7 @@ from train.redact import REDACTED, redact, redact_arguments, redact_text
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = [
-  *sorted(ROOT.glob('*.py')),
+  ROOT / 'main.py',
   *(
     path
     for room in ('configs', 'model', 'train', 'input_pipeline', 'benchmarks')

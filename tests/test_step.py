@@ -288,6 +288,25 @@ def test_gradients_of_bfloat16_are_float32_and_unrounded(rows_BR):
     assert (np.asarray(rounded) != np.asarray(leaf)).mean() > 0.5, path
 
 
+def test_gradients_of_matrices_can_be_summed_in_bfloat16(rows_BR):
+  for experts in (0, 4):
+    recipe = cases.recipe(
+      **BFLOAT16,
+      **{'model.gradient_dtype': 'bfloat16', 'model.moe.num_experts': experts},
+    )
+    loss = functools.partial(loss_fn, recipe=recipe, marks=cases.MARKS)
+    # The compiler may leave roundings out unless told.
+    grads, _ = jax.jit(
+      jax.grad(loss, has_aux=True),
+      compiler_options={'xla_allow_excess_precision': False},
+    )(cases.random_params(recipe), rows_BR, None)
+    for path, leaf in cases.leaves(grads['blocks']).items():
+      assert leaf.dtype == jnp.float32
+      rounded = leaf.astype(jnp.bfloat16).astype(jnp.float32)
+      same = (np.asarray(rounded) == np.asarray(leaf)).mean()
+      assert (same == 1) == ('norm' not in path and 'router' not in path), path
+
+
 @pytest.mark.parametrize('remat', ['none', 'full'])
 def test_every_matrix_product_of_a_bfloat16_step_takes_bfloat16(remat, rows_BR):
   recipe = cases.recipe(**BFLOAT16, **{'model.remat': remat})

@@ -34,8 +34,8 @@ RATES = [
 CHOICES = [
   ('model.mlp', 'relu'), ('model.norm', 'batch'), ('model.positions', 'alibi'),
   ('model.remat', 'some'), ('model.compute_dtype', 'float16'),
-  ('model.parametrization', 'mup'), ('optimizer.name', 'adam'),
-  ('optimizer.schedule', 'exponential'),
+  ('model.gradient_dtype', 'float16'), ('model.parametrization', 'mup'),
+  ('optimizer.name', 'adam'), ('optimizer.schedule', 'exponential'),
   ('optimizer.decay_kinds', ('matrix', 'weights')),
   ('early_stopping.metric', 'accuracy'),
 ]  # fmt: skip
@@ -101,6 +101,10 @@ def test_a_value_out_of_range_names_its_field(field, value):
       ['optimizer.head_rate is 2.0', 'model.tie_embeddings = True'],
     ),
     (
+      {'model.gradient_dtype': 'bfloat16'},
+      ["model.gradient_dtype = 'bfloat16'", "compute_dtype = 'float32'"],
+    ),
+    (
       {'batch_size': 10, 'accumulation_steps': 4},
       ['batch_size = 10', 'accumulation_steps = 4', '10 = 2 x 4 + 2'],
     ),
@@ -132,7 +136,8 @@ def test_two_values_that_do_not_fit_do_the_arithmetic(overrides, parts):
   ('field', 'values'),
   [('model.mlp', MLPS), ('model.norm', NORMS), ('model.positions', POSITIONS),
    ('model.remat', REMATS), ('model.compute_dtype', DTYPES),
-   ('optimizer.name', OPTIMIZERS), ('optimizer.schedule', SCHEDULES)],
+   ('model.gradient_dtype', DTYPES[1:]), ('optimizer.name', OPTIMIZERS),
+   ('optimizer.schedule', SCHEDULES)],
 )  # fmt: skip
 def test_every_choice_is_accepted(field, values):
   for value in values:

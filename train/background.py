@@ -4,6 +4,10 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
+# Of several threads that end the process, the first one says why and with what
+# status: it takes this and never gives it back.
+ENDING = threading.Lock()
+
 
 @contextlib.contextmanager
 def looked_at(

@@ -1,5 +1,6 @@
 """Compiled programs, kept between runs in a folder of the user's own."""
 
+import contextlib
 import os
 import stat
 import sys
@@ -37,7 +38,8 @@ def private_folder(path: str) -> str | None:
     return path
   path = os.path.abspath(os.path.expanduser(path))
   os.makedirs(os.path.dirname(path), exist_ok=True)
-  if not os.path.isdir(path):
+  # Another process of the run may make it at the same moment.
+  with contextlib.suppress(FileExistsError):
     os.mkdir(path, 0o700)
   found = os.stat(path)
   if found.st_uid != os.geteuid():

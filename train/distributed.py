@@ -76,7 +76,8 @@ def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
   jax.config.update('jax_enable_preemption_service', False)
   address = cluster.coordinator_address
   with _said_if_slow(cluster):
-    _wait_for_name(address.rpartition(':')[0].strip('[]'))
+    host = _host(address)
+    _wait_for_name(host)
     bound = os.environ.get(_BIND_ADDRESS) or bind_address(address)
     jax.distributed.initialize(
       coordinator_address=address,
@@ -89,6 +90,7 @@ def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
     )
   global _watch
   _watch = Watch(coordinator(), cluster.process_id)
+  _watch.connect(cluster.num_processes, host=host, bound=_host(bound or ''))
   sys.excepthook = _leave_after(sys.excepthook)
   if _first():
     print(
@@ -199,6 +201,16 @@ def is_lost_peer(error: BaseException) -> bool:
   )
 
 
+def leave_alone(lost: str) -> None:
+  """Ends this process, whose peers are lost, if it has joined any.
+
+  Args:
+    lost: who is, in words.
+  """
+  if _watch is not None:
+    _watch.leave_alone(lost)
+
+
 def leave(status: int, cause: str) -> None:
   """Ends this process at once, unless all the others end as well.
 
@@ -216,6 +228,8 @@ def leave(status: int, cause: str) -> None:
   try:
     client.wait_at_barrier('meshwork/leave', 1000 * _LEAVE_SECONDS)
   except jax.errors.JaxRuntimeError:
+    if _watch is not None:
+      _watch.say(f'Process 0 has ended: {cause}')
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -270,6 +284,10 @@ def _said_if_slow(cluster: Cluster):
     yield
   finally:
     timer.cancel()
+
+
+def _host(address: str) -> str:
+  return address.rpartition(':')[0].strip('[]')
 
 
 def _wait_for_name(host: str) -> None:

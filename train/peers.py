@@ -2,9 +2,11 @@
 
 JAX's own heartbeats take minutes by default, and end a process by SIGABRT; a
 collective whose peer is gone fails at once on CPUs and waits for ever on other
-devices. Here every process leaves a sign of life with the coordinator. Process
-0 looks at all of them, and the others at that of process 0: what the
-coordinator has to answer grows with the number of processes only.
+devices. Here a process that was killed is found by the end of its connection to
+process 0 (train/lifeline.py), and one that froze or whose host vanished by its
+silence: every process leaves a sign of life with the coordinator. Process 0
+looks at all of them, and the others at that of process 0: what the coordinator
+has to answer grows with the number of processes only.
 """
 
 import atexit
@@ -14,20 +16,25 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 import jax
 
+from train.background import ENDING
 from train.exits import START_AGAIN
+from train.lifeline import Lifelines, connect
 
 _BEAT, _LOST, _CAUSE = 'meshwork/beat/', 'meshwork/lost', 'meshwork/cause'
+_CONNECTED = 'meshwork/connected'
 # What a process leaves behind that is not lost.
 _DONE = 'done'
 _LOOK_SECONDS = 1.0
 # Loading a library of a gigabyte stops all of Python for a while.
 _STARTUP_SECONDS, _STEP_SECONDS = 60.0, 10.0
 _CONNECT_SECONDS = 0.1
+# They have just joined, and have nothing to do but to connect.
+_HERE_SECONDS = 10.0
 
 
 class Silence:
@@ -72,12 +79,33 @@ class Watch:
     self._me = me
     self._silence = Silence()
     self._seconds = _STARTUP_SECONDS
+    self._lifelines: Lifelines | None = None
     self._ended = threading.Event()
     self._thread = threading.Thread(
       target=self._watch, name='peers', daemon=True
     )
     self._thread.start()
     atexit.register(self.end)
+
+  def connect(self, processes: int, *, host: str, bound: str) -> None:
+    """Connects all processes with process 0, and returns when all are.
+
+    Args:
+      processes: how many there are.
+      host: by which the others reach process 0.
+      bound: address on which process 0 listens; '': all.
+    """
+    try:
+      self._lifelines = connect(
+        self._client, self._me, processes, host=host, bound=bound
+      )
+      threading.Thread(
+        target=self._hold, args=[self._lifelines], name='lifelines', daemon=True
+      ).start()
+      self._client.wait_at_barrier(_CONNECTED, round(1000 * _HERE_SECONDS))
+    except jax.errors.JaxRuntimeError as error:
+      self.leave_alone(f'A process that had joined is lost: {error}')
+    self._lifelines.shut_door()
 
   def steps_begin(self) -> None:
     """From now on nothing keeps a process from giving signs of life."""
@@ -86,9 +114,37 @@ class Watch:
   def end(self) -> None:
     """Says that this process ends, and is not lost."""
     self._ended.set()
+    if self._lifelines is not None:
+      self._lifelines.end()
     self._thread.join()
     with contextlib.suppress(jax.errors.JaxRuntimeError):
       self._beat(_DONE)
+
+  def say(self, words: str) -> None:
+    """Tells the others why process 0 ends, whose coordinator ends with it."""
+    if self._lifelines is not None and not self._me:
+      self._lifelines.say(words)
+
+  def leave_alone(self, lost: str) -> NoReturn:
+    """Ends this process, whose peers are lost; says why, if one of them did.
+
+    Args:
+      lost: who is, in words.
+    """
+    ENDING.acquire()
+    try:
+      self.say(lost)
+      print(
+        f'\n{lost}\nStart the same command again on all of them.',
+        file=sys.stderr,
+        flush=True,
+      )
+      # Without process 0 nobody answers, and JAX aborts this one very soon.
+      if _coordinator_listens() and (cause := first_cause(self._client)):
+        print(f'The first cause: {cause}', file=sys.stderr, flush=True)
+      sys.stdout.flush()
+    finally:
+      os._exit(START_AGAIN)
 
   def _beat(self, sign: str) -> None:
     self._client.key_value_set(f'{_BEAT}{self._me}', sign, allow_overwrite=True)
@@ -105,7 +161,17 @@ class Watch:
           return
         lost = f'The coordinator, in process 0, is lost: {error}'
       if lost:
-        leave_alone(self._client, lost)
+        self.leave_alone(lost)
+
+  def _hold(self, lifelines: Lifelines) -> None:
+    while not self._ended.is_set():
+      ends = lifelines.look(_LOOK_SECONDS)
+      if ends and not self._ended.is_set():
+        told = ' '.join(filter(None, ends.values()))
+        lost = told or f'{_named(ends)} is lost: the connection was cut.'
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+          self._tell_lost(lost)
+        self.leave_alone(lost)
 
   def _lost(self) -> str | None:
     """Who is lost, in words."""
@@ -116,27 +182,23 @@ class Watch:
         key.rpartition('/')[2]: beat
         for key, beat in self._client.key_value_dir_get(_BEAT)
       }
-    lost = self._silence.of(beats, self._seconds)
-    if lost and not self._me:
-      self._client.key_value_set(_LOST, ', '.join(lost))
-    said = ', '.join(lost) or try_get(self._client, _LOST)
-    return said and (
-      f'Process {said} is lost: no sign of life for {self._seconds:.0f} s.'
+    silent = self._silence.of(beats, self._seconds)
+    if not silent:
+      return try_get(self._client, _LOST)
+    lost = (
+      f'{_named(silent)} is lost: no sign of life for {self._seconds:.0f} s.'
     )
+    self._tell_lost(lost)
+    return lost
+
+  def _tell_lost(self, lost: str) -> None:
+    """Leaves word for those that look at process 0 only."""
+    if not self._me:
+      self._client.key_value_set(_LOST, lost, allow_overwrite=True)
 
 
-def leave_alone(client: Any, lost: str) -> None:
-  """Ends this process, whose peers are lost; says why, if one of them did."""
-  print(
-    f'\n{lost}\nStart the same command again on all of them.',
-    file=sys.stderr,
-    flush=True,
-  )
-  # Where process 0 is gone nobody answers, and JAX aborts this one very soon.
-  if _coordinator_listens() and (cause := first_cause(client)):
-    print(f'The first cause: {cause}', file=sys.stderr, flush=True)
-  sys.stdout.flush()
-  os._exit(START_AGAIN)
+def _named(processes: Iterable[Any]) -> str:
+  return f'Process {", ".join(map(str, processes))}'
 
 
 def _coordinator_listens() -> bool:

@@ -39,15 +39,14 @@ def fail_as_designed(error: Exception, joined: bool) -> None:
     error: what ended the command.
     joined: whether the process has joined others.
   """
-  from train.distributed import coordinator, is_lost_peer
-  from train.peers import leave_alone
+  from train.distributed import is_lost_peer, leave_alone
 
   status = exit_status(error)
   if status is None:
     return
   if is_lost_peer(error):
     line = str(error).strip().splitlines()[0]
-    leave_alone(coordinator(), f'Another process is lost: {line}')
+    leave_alone(f'Another process is lost: {line}')
   fail(str(error), status, joined)
 
 

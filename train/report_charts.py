@@ -1,8 +1,4 @@
-"""Charts as inline SVG that scale with the page while their text does not.
-
-A plot has no viewBox: what has a size in pixels (text, dots) is placed by
-percentages, and only the curves lie in a nested picture that is stretched.
-"""
+"""Charts of a run as inline SVG: curves over its steps."""
 
 import json
 import math
@@ -13,10 +9,21 @@ from itertools import pairwise
 
 from train.console import format_significant
 from train.report_axes import Axis
+from train.report_plot import (
+  Point,
+  Shape,
+  axis_ticks,
+  path_of,
+  percent,
+  render_figure,
+  render_frame,
+  render_legend,
+  render_x_ticks,
+  render_y_ticks,
+  shape_of,
+  stretched,
+)
 
-Point = tuple[float, float]
-# Runs of connected points.
-Shape = list[list[Point]]
 # More points than a screen has columns only make the page heavy.
 MAX_POINTS = 800
 
@@ -137,12 +144,7 @@ def render_chart(chart: Chart) -> str:
     plot = '<p class="note">No finite value has been recorded yet.</p>'
   else:
     plot = _render_plot(chart, lines, x_axis, y_axis)
-  return (
-    f'<figure><figcaption>{escape(chart.title)}'
-    f' <span class="unit">{escape(chart.unit)}</span></figcaption>'
-    f'{_render_legend(chart)}{plot}'
-    '<p class="readout" aria-hidden="true"></p></figure>'
-  )
+  return render_figure(chart.title, chart.unit, _render_legend(chart), plot)
 
 
 def _value_axis(chart: Chart) -> Axis | None:
@@ -170,29 +172,25 @@ def _value_axis(chart: Chart) -> Axis | None:
 
 def _render_legend(chart: Chart) -> str:
   entries = [
-    f'<li><svg class="key" aria-hidden="true"><line class="curve {line.style}"'
-    f' x1="0" x2="22" y1="6" y2="6"/></svg>{escape(line.name)}</li>'
-    for line in chart.lines
+    (f'<line class="curve {x.style}" x1="0" x2="22" y1="6" y2="6"/>', x.name)
+    for x in chart.lines
   ]
   if chart.restarts:
     entries.append(
-      '<li><svg class="key" aria-hidden="true"><line class="restart" x1="11"'
-      ' x2="11" y1="0" y2="12"/></svg>restart</li>'
+      ('<line class="restart" x1="11" x2="11" y1="0" y2="12"/>', 'restart')
     )
-  if len(entries) < 2:
-    return ''
-  return f'<ul class="legend">{"".join(entries)}</ul>'
+  return render_legend(entries)
 
 
 def _render_plot(
   chart: Chart, lines: Sequence[Line], x_axis: Axis, y_axis: Axis
 ) -> str:
   parts = [_render_grid(chart, x_axis, y_axis)]
-  shapes = [_shape(line.points, x_axis, y_axis) for line in lines]
+  shapes = [shape_of(line.points, x_axis, y_axis) for line in lines]
   if chart.reference is not None:
     value, name = chart.reference
     at = y_axis.fraction(value)
-    y = _percent(1 - at)
+    y = percent(1 - at)
     spots = [
       _Spot(across, at, side, anchor)
       for across, anchor in ((1.0, 'end'), (0.0, 'start'))
@@ -202,17 +200,15 @@ def _render_plot(
       f'<line class="reference" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
       f'{_render_label(name, spots, shapes)}'
     )
-  paths = ''.join(
-    f'<path class="curve {line.style}" d="{_path(shape)}"/>'
-    for line, shape in zip(lines, shapes, strict=True)
-  )
   parts.append(
-    '<svg class="curves" width="100%" height="100%" viewBox="0 0 1000 1000"'
-    f' preserveAspectRatio="none">{paths}</svg>'
+    stretched(
+      f'<path class="curve {line.style}" d="{path_of(shape)}"/>'
+      for line, shape in zip(lines, shapes, strict=True)
+    )
   )
   parts.extend(
-    f'<circle class="dot {line.style}" r="3" cx="{_percent(run[0][0])}"'
-    f' cy="{_percent(1 - run[0][1])}"/>'
+    f'<circle class="dot {line.style}" r="3" cx="{percent(run[0][0])}"'
+    f' cy="{percent(1 - run[0][1])}"/>'
     for line, shape in zip(lines, shapes, strict=True)
     for run in shape
     if len(run) == 1
@@ -226,50 +222,31 @@ def _render_plot(
     [line.name, [[x, _rounded(y)] for x, y in line.points]] for line in shown
   ]
   attributes = {
-    'aria-label': _describe(chart),
     'data-lines': json.dumps(data, separators=(',', ':')),
     'data-last': str(int(x_axis.high)),
     'data-percent': str(int(chart.percent)),
   }
-  text = ' '.join(f'{k}="{escape(v)}"' for k, v in attributes.items())
-  return f'<svg class="plot" role="img" {text}>{"".join(parts)}</svg>'
+  return render_frame(_describe(chart), *parts, attributes=attributes)
 
 
 def _rounded(value: float) -> float | None:
   return float(f'{value:.5g}') if math.isfinite(value) else None
 
 
-def _percent(fraction: float) -> str:
-  return f'{100 * fraction:.3f}%'
-
-
 def _render_grid(chart: Chart, x_axis: Axis, y_axis: Axis) -> str:
-  parts = []
-  percent_axis = Axis(100 * y_axis.low, 100 * y_axis.high, y_axis.log)
-  for value, label in (percent_axis if chart.percent else y_axis).ticks(5):
-    fraction = (percent_axis if chart.percent else y_axis).fraction(value)
-    y = _percent(1 - fraction)
-    unit = '%' if chart.percent else ''
-    parts.append(
-      f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-      f'<text class="tick" x="-8" y="{y}" dy="4" text-anchor="end">'
-      f'{label}{unit}</text>'
-    )
-  for value, label in x_axis.ticks(5):
-    if value != int(value):
-      continue
-    x = _percent(x_axis.fraction(value))
-    parts.append(
-      f'<text class="tick" x="{x}" y="100%" dy="18" text-anchor="middle">'
-      f'{label}</text>'
-    )
-  parts.append(
-    '<line class="axis" x1="0" x2="100%" y1="100%" y2="100%"/>'
-    '<text class="tick" x="50%" y="100%" dy="36" text-anchor="middle">step'
-    '</text>'
-  )
+  if chart.percent:
+    shown = Axis(100 * y_axis.low, 100 * y_axis.high, y_axis.log)
+    y_ticks = [(at, f'{label}%') for at, label in axis_ticks(shown, 5)]
+  else:
+    y_ticks = list(axis_ticks(y_axis, 5))
+  x_ticks = [
+    (x_axis.fraction(value), label)
+    for value, label in x_axis.ticks(5)
+    if value == int(value)
+  ]
+  parts = [render_y_ticks(y_ticks), render_x_ticks(x_ticks, 'step')]
   for step in chart.restarts:
-    x = _percent(x_axis.fraction(step))
+    x = percent(x_axis.fraction(step))
     parts.append(f'<line class="restart" x1="{x}" x2="{x}" y1="0" y2="100%"/>')
   return ''.join(parts)
 
@@ -285,7 +262,7 @@ def _render_mark(
   anchor = 'start' if across < 0.2 else 'middle' if across < 0.7 else 'end'
   spots = [_Spot(across, at, side, anchor) for side in (2, -2)]
   return (
-    f'<circle class="mark" cx="{_percent(across)}" cy="{_percent(1 - at)}"'
+    f'<circle class="mark" cx="{percent(across)}" cy="{percent(1 - at)}"'
     f' r="5"/>{_render_label(text, spots, shapes)}'
   )
 
@@ -317,30 +294,9 @@ def _render_label(
   below = 6 * abs(spot.side) + 9
   shift = -6 * abs(spot.side) if spot.side > 0 else below
   return (
-    f'<text class="label" x="{_percent(spot.across)}"'
-    f' y="{_percent(1 - spot.up)}" dy="{shift}" text-anchor="{spot.anchor}">'
+    f'<text class="label" x="{percent(spot.across)}"'
+    f' y="{percent(1 - spot.up)}" dy="{shift}" text-anchor="{spot.anchor}">'
     f'{escape(text)}</text>'
-  )
-
-
-def _shape(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Shape:
-  """Returns the runs of finite points as fractions of the plot."""
-  runs: Shape = [[]]
-  for step, value in points:
-    if not math.isfinite(value):
-      runs.append([])
-      continue
-    # Far outside, renderers lose precision; there is nothing to see there.
-    up = min(max(y_axis.fraction(value), -9), 9)
-    runs[-1].append((x_axis.fraction(step), up))
-  return [run for run in runs if run]
-
-
-def _path(shape: Shape) -> str:
-  return ''.join(
-    f'{"L" if i else "M"}{1000 * x:.1f} {1000 * (1 - y):.1f}'
-    for run in shape
-    for i, (x, y) in enumerate(run)
   )
 
 

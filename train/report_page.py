@@ -121,16 +121,26 @@ def data_table(
   )
 
 
-def render_page(title: str, body: str) -> str:
-  """Returns the complete document; `body` is HTML."""
+def render_page(
+  title: str, body: str, *, style: str = '', script: str = ''
+) -> str:
+  """Returns the complete document.
+
+  Args:
+    title: of the page.
+    body: HTML.
+    style: CSS beside that of all pages.
+    script: beside that of all pages.
+  """
   policy = "default-src 'none'; style-src 'unsafe-inline'"
   policy += "; script-src 'unsafe-inline'"
   return (
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>{escape(title)}</title><style>{STYLE}</style></head>\n'
-    f'<body><main>{body}</main><script>{SCRIPT}</script></body></html>\n'
+    f'<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n'
+    f'<body><main>{body}</main><script>{SCRIPT}{script}</script></body></html>'
+    '\n'
   )
 
 
@@ -241,7 +251,7 @@ pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
 """
 
 SCRIPT = """
-for (const plot of document.querySelectorAll('svg.plot')) {
+for (const plot of document.querySelectorAll('svg.plot[data-lines]')) {
   const lines = JSON.parse(plot.dataset.lines);
   const last = Number(plot.dataset.last);
   const percent = plot.dataset.percent === '1';

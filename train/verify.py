@@ -90,7 +90,7 @@ def small_config(
   model['num_layers'] = min(model['num_layers'], 2)
   model['vocab_size'] = _VOCABULARY
   model['init_std'] = 0.1
-  model['compute_dtype'] = 'float32'
+  model['compute_dtype'] = model['gradient_dtype'] = 'float32'
   # What these devices have; fused kernels have lines of their own.
   model['attention'] = 'auto'
   if model['sliding_window'] is not None:

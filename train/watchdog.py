@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from train.background import looked_at
+from train.background import ENDING, looked_at
 from train.config import WatchdogConfig
 from train.exits import HANG
 
@@ -64,6 +64,7 @@ class Watchdog:
 
 
 def _dump_and_exit(message: str) -> None:
+  ENDING.acquire()
   print(f'\n{message}', file=sys.stderr, flush=True)
   faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
   sys.stderr.flush()

@@ -107,6 +107,7 @@ def setting(config: TrainConfig, parameters: int) -> Setting:
   flops = training_flops_per_token(model) - 6.0 * table
   return Setting(
     parameters=parameters - held,
+    with_head=parameters - held + table,
     tokens=tokens,
     flops=flops * tokens,
     batch_tokens=config.batch_size * config.sequence_length,

@@ -12,7 +12,7 @@ from train.planning import topologies
 from train.planning.cache import Cache
 from train.planning.make import make_plan
 from train.planning.plan import as_json as plan_json
-from train.planning.report import as_text, gib
+from train.planning.report import as_text, gib, verdict
 from train.planning.search import Candidate, search
 from train.workdir import write_json
 
@@ -114,10 +114,8 @@ def _verdict(candidate: Candidate) -> str:
   plan = candidate.plan
   assert plan is not None
   memory = plan.memory
-  if plan.speed is None or memory.needed is None:
-    return f'{"does not fit":>12}'
-  if not memory.fits:
-    return f'{gib(memory.needed - memory.usable)} too much'
+  if plan.speed is None or memory.needed is None or not memory.fits:
+    return f'{verdict(memory):>12}'
   return (
     f'{plan.speed.step * 1e3:9,.1f} ms  MFU {plan.speed.mfu:5.1%}  '
     f'{gib(memory.needed):>10}'

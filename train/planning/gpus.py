@@ -117,6 +117,7 @@ def _memory(layout: Layout, found: roofline.Estimate) -> memory.Memory:
     code=0,
     host=host,
     usable=found.usable,
+    placed=None,
     arrays=(
       *memory.state_arrays(layout.recipe, layout.shardings, ARRAYS // 2),
       *expected_arrays(layout.config, layout.mesh),

@@ -43,10 +43,12 @@ class Memory:
   Attributes:
     parameters, optimizer, average, batch: what a step is given there.
     temporaries: what it needs beside that, at most at a time: activations,
-      gradients and gathered parameters. None: it did not compile.
+      gradients and gathered parameters. None: it did not compile. The compiler
+      reports the sum of what it placed one beside the other, and places less.
     code: the program.
     host: what lies in the host's memory, which is no part of the sum.
     usable: what there is.
+    placed: whether the compiler found room for all; None: it was not asked.
     arrays: the largest, the state's and the step's.
   """
 
@@ -58,6 +60,7 @@ class Memory:
   code: int
   host: int
   usable: int
+  placed: bool | None
   arrays: tuple[Array, ...]
 
   @property
@@ -76,7 +79,9 @@ class Memory:
 
   @property
   def fits(self) -> bool:
-    """Whether the sum is within what there is."""
+    """Whether there is room: by the compiler, else by the sum."""
+    if self.placed is not None:
+      return self.placed
     return self.needed is not None and self.needed <= self.usable
 
 

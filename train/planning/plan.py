@@ -192,6 +192,7 @@ def _memory(
     code=held.get('generated_code_size_in_bytes', 0),
     host=host,
     usable=int(topology.chip.usable_hbm / topology.chip.devices),
+    placed=not program.refusal,
     arrays=tuple(arrays),
   )
 

@@ -77,12 +77,8 @@ def memory_text(memory: Memory) -> str:
   if memory.needed is None:
     lines.append('  It does not fit.')
   else:
-    free = memory.usable - memory.needed
     lines.append(f'  {"in all":38}{gib(memory.needed):>12}')
-    lines.append(
-      f'  {"usable":38}{gib(memory.usable):>12}  '
-      + (f'fits, {gib(free)} free' if free >= 0 else f'{gib(-free)} too much')
-    )
+    lines.append(f'  {"usable":38}{gib(memory.usable):>12}  {verdict(memory)}')
   if memory.host:
     lines.append(f'  {"host memory a device":38}{gib(memory.host):>12}')
   if memory.arrays:
@@ -93,6 +89,18 @@ def memory_text(memory: Memory) -> str:
         f'{f"({array.axes})  " if array.axes else ""}{array.what}'
       )
   return '\n'.join(lines)
+
+
+def verdict(memory: Memory) -> str:
+  """Whether it fits, and by how much."""
+  if memory.needed is None:
+    return 'does not fit'
+  free = memory.usable - memory.needed
+  if not memory.fits:
+    return f'{gib(-free)} too much' if free < 0 else 'does not fit'
+  if free < 0:
+    return 'fits: the compiler placed it in less'
+  return f'fits, {gib(free)} free'
 
 
 def refusal_text(plan: Plan) -> str:

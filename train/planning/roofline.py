@@ -247,16 +247,17 @@ def _communication(
   """Seconds of communication along each mesh axis in a step.
 
   Axes that split parameters gather them in compute_dtype forward and backward
-  and scatter float32 gradients, in each slice of the batch; 'tensor' reduces
-  the activations of each layer twice forward and twice backward, twice more
-  where the layer is recomputed; 'context' gathers keys and values forward and
-  backward and scatters their gradients; 'expert' gathers tokens and scatters
-  results, and the other way about for gradients; others reduce gradients. With
-  stages, all of that is of a stage's layers, in every tick of the pipeline, and
-  'stage' hands rows on in each, forward and backward.
+  and scatter gradients in gradient_dtype, in each slice of the batch; 'tensor'
+  reduces the activations of each layer twice forward and twice backward, twice
+  more where the layer is recomputed; 'context' gathers keys and values forward
+  and backward and scatters their gradients; 'expert' gathers tokens and
+  scatters results, and the other way about for gradients; others reduce
+  gradients. With stages, all of that is of a stage's layers, in every tick of
+  the pipeline, and 'stage' hands rows on in each, forward and backward.
   """
   config, model = layout.config, layout.config.model
   value, rules = value_bytes(config), dict(config.mesh.rules)
+  gradient = 2 if model.gradient_dtype == 'bfloat16' else 4
   microbatches, ticks = layout.ticks
   slices = config.accumulation_steps * ticks
   layers, tokens = model.num_layers / layout.stages, tokens / microbatches
@@ -269,12 +270,13 @@ def _communication(
       continue
     share, moved = (size - 1) / size, 0.0
     if axis in rules['embed']:
-      moved += gathered * (2 * value + 4) * share * slices
+      moved += gathered * (2 * value + gradient) * share * slices
     elif axis in rules['batch']:
       # Each device of the axis has experts of its own.
       own = 4 * layers * _expert_values(layout)
       own *= (axis in rules['experts']) / layout.parts('embed')
-      moved += 2 * share * (layout.bytes['parameters'] - own) * slices
+      summed = (layout.bytes['parameters'] - own) * gradient / 4
+      moved += 2 * share * summed * slices
     if axis in rules['experts'] and model.moe.num_experts:
       together = (4 if keeps.all else 5) * share * size * layers
       moved += together * tokens * slices * model.embed_dim * value

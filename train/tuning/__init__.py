@@ -1,1 +1,1 @@
-"""Finds hyper-parameters: studies of many trials."""
+"""Hyper-parameters found by studies, and the loss to expect by ladders."""

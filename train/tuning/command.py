@@ -199,8 +199,18 @@ def tune(
 
     if len(config.metrics) > 1 or not config.confirm.top:
       return outcome(None)
-    best = best_trials(trials, config.modes[0], config.confirm.top)
-    points = {n: config.space.point(trials[n].params) for n in best}
+    points = {
+      t.number: config.space.point(t.params)
+      for t in trials
+      if config.space.is_complete(t.params)
+    }
+    # The default is run again in any case.
+    others = [
+      t
+      for t in trials
+      if points.get(t.number) not in (None, config.space.default_point())
+    ]
+    best = best_trials(others, config.modes[0], config.confirm.top)
     again = tuning.run(
       confirming(config, best, seed),
       lambda trial: search.configure_again(trial, points),

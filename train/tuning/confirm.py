@@ -29,10 +29,12 @@ class Candidate:
 
   Attributes:
     number: of its trial; DEFAULT: none.
-    values: the metric with each seed that did not fail.
+    seeds: that it did not fail with.
+    values: the metric with each of them.
   """
 
   number: int
+  seeds: tuple[int, ...]
   values: tuple[float, ...]
 
   @property
@@ -49,6 +51,7 @@ class Verdict:
     winner: number of the trial; None: the default stands.
     default: how it did.
     candidates: the others, the best first.
+    failed: those of the others that failed with a seed.
     gain: of the best of them over the default, above 0 if it is better.
     noise: standard deviation over seeds.
     needed: what a gain has to exceed.
@@ -58,6 +61,7 @@ class Verdict:
   winner: int | None
   default: Candidate
   candidates: tuple[Candidate, ...]
+  failed: tuple[Candidate, ...]
   gain: float
   noise: float
   needed: float
@@ -140,14 +144,17 @@ def judge(
     seed_noise: standard deviation over seeds; None: that of these trials,
       pooled over the candidates.
   """
-  values: dict[int, list[float]] = {}
+  values: dict[int, dict[int, float]] = {}
   for trial in trials:
-    found = values.setdefault(trial.params[CANDIDATE], [])
+    # One that was killed at once may have been given nothing.
+    if SEED not in trial.params:
+      continue
+    found = values.setdefault(trial.params[CANDIDATE], {})
     if trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0]):
-      found.append(trial.values[0])
+      found[trial.params[SEED]] = trial.values[0]
   sign = 1 if mode == 'min' else -1
   every = [
-    Candidate(number=number, values=tuple(found))
+    Candidate(number=number, seeds=tuple(found), values=tuple(found.values()))
     for number, found in values.items()
   ]
   default = next(c for c in every if c.number == DEFAULT)
@@ -157,6 +164,7 @@ def judge(
     (c for c in every if c.number != DEFAULT and len(c.values) == seeds),
     key=lambda c: (sign * c.mean, c.number),
   )
+  failed = [c for c in every if c.number != DEFAULT and len(c.values) < seeds]
   noise = pooled_deviation(every) if seed_noise is None else seed_noise
   needed = _STANDARD_ERRORS * noise * math.sqrt(2 / max(seeds, 1))
   gain = sign * (default.mean - others[0].mean) if others else math.nan
@@ -166,6 +174,7 @@ def judge(
     winner=others[0].number if wins else None,
     default=default,
     candidates=tuple(others),
+    failed=tuple(failed),
     gain=gain,
     noise=noise,
     needed=needed,

@@ -1,20 +1,33 @@
 """What a study leaves behind: its result in words, a winner's file, a page."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
 from optuna.trial import FrozenTrial, TrialState
 
-from train.tuning.confirm import Verdict, best_trials
+from train.report_page import format_value, hide_secrets
+from train.tuning.confirm import DEFAULT, Verdict, best_trials
+from train.tuning.importance import importance
+from train.tuning.parameters import Choice, Integer, Parameter, Real
 from train.tuning.search_config import SearchConfig
+from train.tuning.space import Space
+from train.tuning.study_data import Confirmed, FieldColumn, StudyPage, TrialRow
 from train.tuning.study_page import render_study
 from train.tuning.winner import config_file, difference, rounded
 
 PAGE_FILE = 'study.html'
 WINNER_FILE = 'winner.py'
 _LISTED = 5
+_STATES = {
+  TrialState.COMPLETE: 'complete',
+  TrialState.PRUNED: 'pruned',
+  TrialState.FAIL: 'failed',
+  TrialState.RUNNING: 'running',
+  TrialState.WAITING: 'waiting',
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +112,7 @@ def write_outcome(
     The files.
   """
   files = [workdir / PAGE_FILE]
-  files[0].write_text(render_study(page_of(outcome)))
+  files[0].write_text(render_study(page_of(outcome, workdir.name)))
   winner = outcome.winner
   if winner is not None:
     values = outcome.point(winner) | dict(outcome.search.proxy)
@@ -113,6 +126,134 @@ def write_outcome(
       config_file(origin, values, outcome.search.space.defaults, why)
     )
   return files
+
+
+def page_of(outcome: Outcome, title: str = 'Study') -> StudyPage:
+  """All that the page of a study is made of."""
+  search, winner = outcome.search, outcome.winner
+  fields = {p.field: _column(p, search.space) for p in search.space.parameters}
+  names = {p.name: p.field for p in search.space.parameters}
+  shares = importance(outcome.trials, search.modes)
+  changed = {} if winner is None else outcome.point(winner)
+  verdict = outcome.verdict
+  several = len(search.metrics) > 1
+  return StudyPage(
+    title=title,
+    metrics=search.metrics,
+    modes=search.modes,
+    fields=tuple(fields.values()),
+    trials=tuple(_row(trial, search.space) for trial in outcome.trials),
+    facts=tuple(_facts(search)),
+    verdict='' if verdict is None else verdict.text(),
+    seeds=() if verdict is None else _seeds(verdict),
+    confirming=() if verdict is None else tuple(_confirmed(verdict)),
+    winner=winner,
+    difference=tuple(
+      (field, _text(search.space.defaults[field]), _text(value))
+      for field, value in changed.items()
+      if value != search.space.defaults[field]
+    ),
+    importance=tuple((names[name], share) for name, share in shares.items()),
+    front=tuple(pareto_front(outcome.trials, search.modes)) if several else (),
+  )
+
+
+def _text(value: Any) -> str:
+  return format_value(rounded(value))
+
+
+def _choices(parameter: Choice) -> list[str]:
+  """The choices as text, which tells each from the others."""
+  texts = [
+    format_value(hide_secrets({parameter.field: value})[parameter.field])
+    for value in parameter.choices
+  ]
+  return [
+    f'{text} ({place})' if texts.count(text) > 1 else text
+    for place, text in enumerate(texts, 1)
+  ]
+
+
+def _shown(parameter: Parameter, value: Any) -> Any:
+  if isinstance(parameter, Choice) and value in parameter.choices:
+    return _choices(parameter)[parameter.choices.index(value)]
+  return value
+
+
+def _column(parameter: Parameter, space: Space) -> FieldColumn:
+  numbers = parameter if isinstance(parameter, Real | Integer) else None
+  choices = _choices(parameter) if isinstance(parameter, Choice) else ()
+  return FieldColumn(
+    name=parameter.field,
+    log=numbers is not None and numbers.log,
+    one_minus=isinstance(parameter, Real) and parameter.one_minus,
+    bounds=None if numbers is None else (numbers.low, numbers.high),
+    choices=tuple(choices),
+    default=_shown(parameter, space.defaults[parameter.field]),
+  )
+
+
+def _row(trial: FrozenTrial, space: Space) -> TrialRow:
+  known = space.is_complete(trial.params)
+  complete = trial.state == TrialState.COMPLETE
+  return TrialRow(
+    number=trial.number,
+    state=_STATES[trial.state],
+    point={
+      parameter.field: _shown(
+        parameter, parameter.to_value(trial.params[parameter.name])
+      )
+      for parameter in (space.active(trial.params) if known else ())
+    },
+    values=tuple(trial.values) if complete else (),
+    curve=tuple(sorted(trial.intermediate_values.items())),
+    reason=trial.user_attrs.get('reason', ''),
+    seconds=trial.user_attrs.get('seconds', 0.0),
+    tokens=trial.user_attrs.get('tokens', 0),
+  )
+
+
+def _facts(search: SearchConfig) -> Iterator[tuple[str, str]]:
+  for metric, mode in zip(search.metrics, search.modes, strict=True):
+    yield 'metric', f'{metric}, {mode}'
+  yield 'sampler', search.sampler
+  yield (
+    'pruner',
+    search.pruner
+    if search.pruner == 'none'
+    else f'{search.pruner}, keeps {search.keep:g} at '
+    + ' and '.join(f'{rung:g}' for rung in search.rungs)
+    + ' of the steps',
+  )
+  yield 'budget, trials', f'{search.trials:,}'
+  if search.tokens is not None:
+    yield 'budget, token count', f'{search.tokens:,}'
+  if search.hours is not None:
+    yield 'budget, hours', f'{search.hours:g}'
+  yield 'seed', str(search.seed)
+  for constraint in search.space.constraints:
+    yield 'constraint', constraint.text
+  for field, value in search.proxy:
+    yield f'proxy, {field}', format_value(value)
+
+
+def _seeds(verdict: Verdict) -> tuple[int, ...]:
+  every = (verdict.default, *verdict.candidates, *verdict.failed)
+  return tuple(sorted({seed for c in every for seed in c.seeds}))
+
+
+def _confirmed(verdict: Verdict) -> Iterator[Confirmed]:
+  seeds = _seeds(verdict)
+  for candidate in (verdict.default, *verdict.candidates, *verdict.failed):
+    found = dict(zip(candidate.seeds, candidate.values, strict=True))
+    yield Confirmed(
+      name=(
+        'default'
+        if candidate.number == DEFAULT
+        else f'trial {candidate.number}'
+      ),
+      values=tuple(found.get(seed, math.nan) for seed in seeds),
+    )
 
 
 def pareto_front(

@@ -190,6 +190,10 @@ class Population:
       self._shapes,
     )
 
+  def step_text(self) -> str:
+    """The compiled step, as the compiler prints it."""
+    return self._step.as_text()
+
   def _on_devices(self, tree_K: Any) -> Any:
     return jax.device_put(tree_K, self._slots)
 

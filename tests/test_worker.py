@@ -1,0 +1,342 @@
+"""A worker computes a study, whatever becomes of its trials and of others."""
+
+import math
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import cases
+import jax
+import pytest
+from data_configs import prepared, text_config, write_corpus
+from etils import epath
+from jax.experimental.compilation_cache import compilation_cache
+from optuna.trial import TrialState
+
+from configs.check import to_dict
+from configs.search import choice, get_search, integer, log
+from input_pipeline.augmentation.config import augmentation_config
+from input_pipeline.stores import Stores
+from input_pipeline.weights import ALWAYS
+from train.metrics import read_metrics
+from train.signals import StopRequest
+from train.tuning.command import read_search
+from train.tuning.size import OutOfMemoryError
+from train.tuning.study import Study
+from train.tuning.worker import StudyStopped, Work, Worker
+from train.workdir import ChangedRunError
+
+STEPS, EVERY = 8, 2
+FIELDS = {
+  'steps': STEPS,
+  'batch_size': 2,
+  'sequence_length': 16,
+  'loss.chunk': 16,
+  'model.vocab_size': 384,
+  'model.num_layers': 1,
+  'evaluation.every': EVERY,
+  'checkpoint.every': EVERY,
+  'optimizer.warmup_steps': 1,
+  'optimizer.learning_rate': 0.01,
+  'early_stopping.enabled': False,
+}
+RATE = log('optimizer.learning_rate', 1e-4, 1e-1)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compiled_once(tmp_path_factory):
+  """Programs of one test serve the others; workers count them all the same."""
+  before = jax.config.jax_compilation_cache_dir
+  shortest = jax.config.jax_persistent_cache_min_compile_time_secs
+  folder = str(tmp_path_factory.mktemp('compiled'))
+  jax.config.update('jax_compilation_cache_dir', folder)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  compilation_cache.reset_cache()
+  yield
+  jax.config.update('jax_compilation_cache_dir', before)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', shortest)
+  compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope='module')
+def stores(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('data')
+  write_corpus(folder, documents=40)
+  store = prepared(text_config(folder))
+  return Stores(names=('',), schedules=(ALWAYS,), stores=(store,))
+
+
+class Setting:
+  """A study in a folder, and workers for it."""
+
+  def __init__(self, folder, stores, space=(RATE,), fields=None, **search):
+    asked = get_search()
+    asked.update(
+      {'trials': 4, 'pruner': 'none', 'sampler': 'random', 'startup': 2}
+      | search
+    )
+    asked.space = space
+    self.config = cases.tiny_config(**FIELDS | (fields or {}))
+    self.search = read_search(to_dict(self.config), asked)
+    self.folder, self.stores = epath.Path(folder), stores
+    self.said = []
+
+  def study(self):
+    train = self.search.base
+    return Study(
+      self.folder,
+      self.search.config,
+      storage=None,
+      config=train,
+      data_fingerprint=self.stores.fingerprint,
+      steps=train['steps'],
+      warmup_steps=train['optimizer']['warmup_steps'],
+      said=self.said.append,
+    )
+
+  def worker(self, request=None, population=2):
+    work = Work(
+      configure=self.search.configure,
+      metrics=self.search.config.metrics,
+      population=population,
+      trials=self.search.config.trials,
+      augmentation=augmentation_config(self.config),
+      stores=self.stores,
+      devices=jax.devices()[:1],
+    )
+    return Worker(
+      self.study(), work, request or StopRequest(), self.said.append
+    )
+
+  def run(self, **options):
+    worker = self.worker(**options)
+    worker.run()
+    return worker, self.study().trials()
+
+
+def curves(trials):
+  return [list(t.intermediate_values.values()) for t in trials]
+
+
+def test_one_program_computes_all_trials_as_if_each_were_alone(
+  tmp_path, stores
+):
+  together, trials = Setting(tmp_path / 'two', stores).run(population=2)
+  assert together.compiled == 1
+  assert [t.state for t in trials] == [TrialState.COMPLETE] * 4
+  one_by_one, alone = Setting(tmp_path / 'one', stores).run(population=1)
+  assert one_by_one.compiled == 1
+  # The first is the default; the sampler learns nothing from the others.
+  assert [t.params for t in trials] == [t.params for t in alone]
+  for a, b in zip(curves(trials), curves(alone), strict=True):
+    assert len(a) == STEPS // EVERY
+    assert a == pytest.approx(b, rel=1e-3)
+  # The study is done: who starts it again does nothing.
+  again, same = Setting(tmp_path / 'two', stores).run()
+  assert again.compiled == 0
+  assert [t.values for t in same] == [t.values for t in trials]
+
+
+@pytest.mark.slow
+def test_what_changes_the_program_opens_a_bucket(tmp_path, stores):
+  space = (RATE, choice('model.mlp_dim', (64, 96)))
+  worker, trials = Setting(
+    tmp_path, stores, space=space, fields={'model.mlp_dim': 64}, trials=6
+  ).run()
+  widths = {t.params['model.mlp_dim'] for t in trials}
+  assert widths == {64, 96}
+  assert all(t.state == TrialState.COMPLETE for t in trials)
+  assert 2 <= worker.compiled <= 3
+
+
+def test_a_trial_that_goes_wrong_fails_with_its_reason_and_the_study_goes_on(
+  tmp_path, stores
+):
+  space = (
+    log('optimizer.learning_rate', 1e-3, 1e9),
+    integer('optimizer.warmup_steps', 1, 3 * STEPS),
+  )
+  setting = Setting(tmp_path, stores, space=space, trials=8)
+  _, trials = setting.run()
+  reasons = [
+    t.user_attrs['reason'] for t in trials if t.state == TrialState.FAIL
+  ]
+  assert any('diverged' in reason for reason in reasons)
+  assert any('optimizer.warmup_steps' in reason for reason in reasons)
+  assert len(trials) == 8
+  assert all(t.state.is_finished() for t in trials)
+  # The default is a good one.
+  assert trials[0].state == TrialState.COMPLETE
+
+
+class StopAfter(StopRequest):
+  """Asks the worker to end after some steps."""
+
+  def __init__(self, steps):
+    super().__init__()
+    self._left = steps
+
+  @property
+  def signum(self):
+    self._left -= 1
+    return 15 if self._left < 0 else None
+
+  @signum.setter
+  def signum(self, value):
+    pass
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_loses_no_step(tmp_path, stores):
+  _, whole = Setting(tmp_path / 'whole', stores).run()
+  setting = Setting(tmp_path / 'stopped', stores)
+  with pytest.raises(StudyStopped):
+    setting.run(request=StopAfter(3))
+  setting = Setting(tmp_path / 'stopped', stores)
+  with pytest.raises(StudyStopped):
+    setting.run(request=StopAfter(9))
+  _, trials = Setting(tmp_path / 'stopped', stores).run()
+  assert [t.params for t in trials] == [t.params for t in whole]
+  assert curves(trials) == curves(whole)
+  assert [t.user_attrs['tokens'] for t in trials] == [STEPS * 2 * 16] * 4
+
+
+class Killed(BaseException):
+  """The end of a worker that nobody sees coming."""
+
+
+class KillAfter(StopAfter):
+  """Ends the worker after some steps, without a word."""
+
+  @property
+  def signum(self):
+    self._left -= 1
+    if self._left < 0:
+      raise Killed
+    return None
+
+  @signum.setter
+  def signum(self, value):
+    pass
+
+
+@pytest.mark.slow
+def test_trials_of_a_worker_that_died_go_on_from_their_checkpoints(
+  tmp_path, stores, monkeypatch
+):
+  _, whole = Setting(tmp_path / 'whole', stores).run()
+  setting = Setting(tmp_path / 'died', stores)
+  worker = setting.worker(request=KillAfter(5))
+  leases = worker._study.leases
+  leases.worker, leases.seconds = 'elsewhere:1:1', 1.0
+  monkeypatch.setattr(Study, 'give_back', lambda self, number: None)
+  with pytest.raises(Killed):
+    worker.run()
+  monkeypatch.undo()
+  study = Setting(tmp_path / 'died', stores).study()
+  assert study.unfinished() == 2
+  # Until its leases end, its trials are its own.
+  assert study.next_trial().number == 2
+  study.give_back(2)
+  time.sleep(1.5)
+  _, trials = Setting(tmp_path / 'died', stores).run()
+  assert [t.params for t in trials] == [t.params for t in whole]
+  assert curves(trials) == curves(whole)
+  begun = [
+    record['step']
+    for record in read_metrics(tmp_path / 'died/trials/0000')
+    if record['kind'] == 'session'
+  ]
+  assert begun == [0, 4]
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_study_and_do_nothing_twice(tmp_path, stores):
+  _, whole = Setting(tmp_path / 'one', stores).run()
+  setting = Setting(tmp_path / 'two', stores)
+  first, second = setting.worker(population=1), setting.worker(population=1)
+  second._study.leases.worker = 'elsewhere:1:1'
+  with ThreadPoolExecutor(2) as pool:
+    for done in [pool.submit(w.run) for w in (first, second)]:
+      done.result()
+  trials = setting.study().trials()
+  assert [t.params for t in trials] == [t.params for t in whole]
+  for a, b in zip(curves(trials), curves(whole), strict=True):
+    assert a == pytest.approx(b, rel=1e-3)
+  for number in range(4):
+    records = read_metrics(tmp_path / f'two/trials/{number:04}')
+    assert [r['kind'] for r in records].count('session') == 1
+  assert first.compiled == second.compiled == 1
+
+
+@pytest.mark.parametrize(
+  ('changes', 'line'),
+  [
+    ({'space': (log('optimizer.learning_rate', 1e-5, 1e-1),)},
+     'optimizer.learning_rate: low 0.0001 -> 1e-05'),
+    ({'sampler': 'qmc'}, 'search.sampler: random -> qmc'),
+    ({'fields': {'batch_size': 4}}, 'batch_size: 2 -> 4'),
+  ],
+)  # fmt: skip
+def test_a_study_that_changed_is_refused_and_named(
+  tmp_path, stores, changes, line
+):
+  study = Setting(tmp_path, stores).study()
+  assert study.next_trial().number == 0
+  with pytest.raises(ChangedRunError, match=re.escape(line)):
+    Setting(tmp_path, stores, **changes).study()
+  # The budget may grow.
+  Setting(tmp_path, stores, trials=10).study()
+
+
+@pytest.mark.slow
+def test_the_budget_ends_the_study(tmp_path, stores):
+  # Two trials at a time, and each takes 256 tokens.
+  _, trials = Setting(tmp_path, stores, trials=9, tokens=700).run()
+  assert len(trials) == 4
+
+
+@pytest.mark.slow
+def test_others_do_better_and_a_trial_is_pruned(tmp_path, stores):
+  setting = Setting(
+    tmp_path, stores, trials=8, pruner='asha', rungs=(0.25, 0.5)
+  )
+  _, trials = setting.run()
+  pruned = [t for t in trials if t.state == TrialState.PRUNED]
+  assert pruned
+  best = min(t.values[0] for t in trials if t.state == TrialState.COMPLETE)
+  for trial in pruned:
+    assert trial.last_step < STEPS
+    assert min(trial.intermediate_values.values()) > best
+
+
+@pytest.mark.slow
+def test_several_metrics_are_told(tmp_path, stores):
+  setting = Setting(
+    tmp_path,
+    stores,
+    metrics=('loss', 'parameters'),
+    modes=('min', 'min'),
+  )
+  _, trials = setting.run()
+  assert all(t.values[1] > 10_000 for t in trials)
+  assert all(math.isfinite(t.values[0]) for t in trials)
+
+
+@pytest.mark.slow
+def test_where_memory_runs_out_fewer_trials_are_computed_at_a_time(
+  tmp_path, stores, monkeypatch
+):
+  def check(needed, device):
+    sizes.append(sum(needed.values()))
+    if len(sizes) == 1:
+      raise OutOfMemoryError('A step needs more than there is.')
+
+  sizes = []
+  monkeypatch.setattr('train.tuning.worker.check_memory', check)
+  setting = Setting(tmp_path, stores)
+  worker, trials = setting.run(population=2)
+  assert worker.compiled == 2
+  assert sizes[1] < sizes[0]
+  assert all(t.state == TrialState.COMPLETE for t in trials)
+  assert any('Now 1 trials at a time' in text for text in setting.said)
