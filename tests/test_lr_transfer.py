@@ -68,6 +68,7 @@ def test_drift_and_cost(tmp_path):
   assert json.loads(numbers.read_text())['drift'] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_that_of_each_rate_alone():
   config = to_dict(
     cases.tiny_config(**{'steps': 6, 'model.num_layers': 1, 'batch_size': 4})

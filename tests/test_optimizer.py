@@ -51,7 +51,8 @@ def optimizer(parametrization=STANDARD, **overrides):
     'clip_norm': None,
   }  # fmt: skip
   config = cases.tiny_train_config(
-    **{f'optimizer.{k}': v for k, v in (fields | overrides).items()}
+    **{f'optimizer.{k}': v for k, v in (fields | overrides).items()},
+    **{'model.tie_embeddings': False},
   ).optimizer
   schedule = optax.constant_schedule(config.learning_rate)
   return make_optimizer(config, parametrization, schedule, KIND, AXES)

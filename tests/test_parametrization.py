@@ -1,5 +1,8 @@
 """How initial values and updates follow width and depth."""
 
+import dataclasses
+import functools
+
 import cases
 import jax
 import jax.numpy as jnp
@@ -15,10 +18,13 @@ from train.parametrization import (
   RULES,
   Factors,
   Parametrization,
+  parametrization_of,
   role_of,
+  scale_initial,
 )
 from train.scalars import TRACED, bind, scalars_of
-from train.state import init_state, make_recipe, state_shardings
+from train.state import make_recipe
+from train.step import train_step
 
 # Of a model 4 times as wide and 9 times as deep as the base: factors of initial
 # values, learning rate, weight decay, epsilon. CompleteP by table 1 of the
@@ -36,9 +42,9 @@ TABLE = {
   'spectral': {
     'embedding': (1, 1, 1, 1 / 4),
     'head': (0, 1, 1, 1 / 4),
-    'reads': (1 / 2, 1, 1 / 4, 1),
-    'writes': (3 / 2, 1, 1 / 4, 1),
-    'router': (1 / 2, 1 / 2, 1 / 2, 1),
+    'reads': (1 / 2, 1 / 2, 1 / 2, 1),
+    'writes': (3 / 2, 1 / 2, 1 / 2, 1),
+    'router': (1 / 2, 1 / 4, 1, 1),
     'in_layer': (1, 1, 1, 1 / 36),
     'final': (1, 1, 1, 1 / 4),
   },
@@ -47,13 +53,6 @@ TABLE = {
 WIDER = {'model.base_embed_dim': 8, 'model.base_num_layers': 1}
 every = pytest.mark.parametrize('name', RULES)
 new = pytest.mark.parametrize('name', OPTIMIZER_OF)
-
-
-def start(**overrides):
-  """Initial parameters, by their paths."""
-  recipe = cases.recipe(**overrides)
-  shardings = state_shardings(recipe, cases.mesh_of(recipe, 1))
-  return cases.leaves(init_state(recipe, shardings).params)
 
 
 def of(name, **overrides):
@@ -110,35 +109,49 @@ def test_every_parameter_has_its_role():
 
 
 @new
-def test_at_its_base_a_model_is_the_standard_one(name):
-  found, wanted = start(**of(name)), start(**of('standard'))
-  if name == 'spectral':
-    assert not found.pop('head').any()
-    del wanted['head']
-  assert cases.same_bits(found, wanted)
+def test_at_its_base_the_program_is_the_standard_one(name):
+  """Letter by letter: nothing is multiplied by 1."""
+
+  def programs(**overrides):
+    recipe = cases.recipe(**overrides)
+    state = jax.eval_shape(recipe.init)
+    rows = jax.ShapeDtypeStruct((8, 33), jnp.int32)
+    step = functools.partial(train_step, recipe=recipe, marks=cases.MARKS)
+    return (
+      jax.jit(recipe.init).lower().as_text(),
+      jax.jit(step).lower(state, rows).as_text(),
+    )
+
+  plain = of('standard', **{'optimizer.name': OPTIMIZER_OF[name]})
+  zero = {'model.zero_head': True}
+  assert programs(**of(name), **zero) == programs(**plain, **zero)
+  assert programs(**of(name), **zero, **WIDER) != programs(**plain, **zero)
 
 
 @new
 def test_initial_values_follow_the_table(name):
-  found = start(**of(name), **WIDER)
-  wanted = start(**of('standard'))
-  rules = Parametrization(name=name, width=4.0, depth=2.0)
-  recipe = cases.recipe(**of(name))
+  recipe = cases.recipe(**of(name), **WIDER)
+  rules = parametrization_of(recipe.config.model)
+  assert (rules.width, rules.depth) == (4.0, 2.0)
+  plain = cases.random_params(recipe)
+  scaled = scale_initial(rules, plain, recipe.kinds, recipe.axes)
+  found, wanted = cases.leaves(scaled), cases.leaves(plain)
   factors = cases.leaves(jax.tree.map(rules.factors, recipe.kinds, recipe.axes))
   assert {f.init for f in factors.values()} >= {1.0, 0.5, 0.5 * 2**0.5}
   for path, value in found.items():
     np.testing.assert_allclose(
       value, wanted[path] * factors[path].init, rtol=1e-6, err_msg=path
     )
+  assert found['head'].any() == (name == 'completep')
 
 
-@pytest.mark.parametrize('name', ['standard', 'completep'])
+@every
 def test_a_head_may_start_at_zero(name):
-  found = start(**of(name, **{'model.zero_head': True}))
-  wanted = start(**of(name))
-  assert not found.pop('head').any()
-  assert wanted.pop('head').any()
-  assert cases.same_bits(found, wanted)
+  untied = {'model.tie_embeddings': False, 'model.zero_head': True}
+  rules = parametrization_of(
+    cases.tiny_train_config(**of(name, **untied)).model
+  )
+  assert rules.factors('head', ('vocab', 'embed')).init == 0
 
 
 @new
@@ -148,55 +161,34 @@ def test_an_update_is_the_plain_one_with_other_hyper_parameters(name):
     'name': OPTIMIZER_OF[name], 'epsilon': 0.1, 'weight_decay': 0.3,
     'learning_rate': 0.5,
   }  # fmt: skip
-  gradients = [test_optimizer.arrays(seed) for seed in (1, 2)]
-  found = test_optimizer.updates(
-    test_optimizer.optimizer(rules, **plain), *gradients
-  )
-  for parameter, kind in test_optimizer.KIND.items():
-    if name == 'spectral' and kind == 'matrix':
-      continue
-    factors = rules.factors(kind, test_optimizer.AXES[parameter])
+
+  def update(rules, fields):
+    optimizer = test_optimizer.optimizer(rules, **fields)
+    return test_optimizer.updates(optimizer, test_optimizer.arrays(1))[0]
+
+  found = update(rules, plain)
+
+  @functools.cache
+  def wanted(factors):
     scaled = plain | {
       'epsilon': plain['epsilon'] * factors.epsilon,
       'learning_rate': plain['learning_rate'] * factors.learning_rate,
       'weight_decay': plain['weight_decay'] * factors.weight_decay,
     }
-    wanted = test_optimizer.updates(
-      test_optimizer.optimizer(**scaled), *gradients
-    )
-    for one, other in zip(found, wanted, strict=True):
-      np.testing.assert_allclose(
-        one[parameter], other[parameter], rtol=2e-5, atol=1e-6
-      )
+    return update(test_optimizer.STANDARD, scaled)
 
-
-def test_a_spectral_update_is_as_large_as_its_fans_say():
-  rules = Parametrization(name='spectral', width=4.0, depth=9.0)
-  muon = test_optimizer.optimizer(rules, name='muon', learning_rate=1.0)
-  (update,) = test_optimizer.updates(muon, test_optimizer.arrays(1))
-  for parameter, (rows, columns) in test_optimizer.MATRICES.items():
-    for matrix in np.asarray(update[parameter]).reshape(-1, rows, columns):
-      singular = np.linalg.svd(matrix, compute_uv=False)
-      size = max(1, columns / rows) ** 0.5
-      assert 0.65 * size < singular.min() < singular.max() < 1.25 * size
-
-
-def test_a_spectral_matrix_decays_by_its_width():
-  rules = Parametrization(name='spectral', width=4.0)
-  muon = test_optimizer.optimizer(
-    rules, name='muon', learning_rate=0.5, weight_decay=0.1
-  )
-  params = test_optimizer.arrays(0)
-  zeros = jax.tree.map(jnp.zeros_like, params)
-  (update,) = test_optimizer.updates(muon, zeros)
-  for parameter, share in (('up', 0.5 * 0.1 / 4), ('head', 0.5 * 0.1)):
+  for parameter, kind in test_optimizer.KIND.items():
+    factors = rules.factors(kind, test_optimizer.AXES[parameter])
     np.testing.assert_allclose(
-      update[parameter], -share * params[parameter], rtol=1e-5
+      found[parameter],
+      wanted(dataclasses.replace(factors, init=1.0))[parameter],
+      rtol=2e-5,
+      atol=1e-6,
     )
 
 
 def test_ends_have_rates_of_their_own_and_the_same_decay():
-  fields = {'name': 'adamw', 'weight_decay': 0.1, 'learning_rate': 0.5}
+  fields = {'weight_decay': 0.1, 'learning_rate': 0.5}
   gradients = test_optimizer.arrays(1)
   plain, decayed, rated = (
     test_optimizer.updates(test_optimizer.optimizer(**f), gradients)[0]

@@ -11,7 +11,7 @@ from train.config import train_config
 from train.laws.hyperparameters import WEIGHT_DECAY, Setting, advised
 from train.parametrization import parametrization_of
 from train.tuning.config_text import config_text
-from train.tuning.shapes import doublings, resized, sizes_of
+from train.tuning.shapes import resized, sizes_of, widths_of
 from train.tuning.transfer import Target, transfer, transfer_and_print
 from train.workdir import flatten
 
@@ -58,10 +58,11 @@ def test_a_width_of_no_whole_heads_is_refused():
 
 
 def test_widths_are_doubled():
-  assert doublings(config(), 32, 4) == [32, 64, 128, 256]
+  assert widths_of(config(), [], 32, 4) == [32, 64, 128, 256]
+  assert widths_of(config(), ['64', '32'], 32, 4) == [32, 64]
   one_head = {'model.num_heads': 1, 'model.num_kv_heads': 1}
   odd = config(**one_head, **{'model.embed_dim': 48})
-  assert doublings(odd, 64, 3) == [96, 192, 384]
+  assert widths_of(odd, [], 64, 3) == [96, 192, 384]
 
 
 @pytest.mark.parametrize('typed', [['64'], ['64', 'x'], ['8', '8'], ['0', '8']])

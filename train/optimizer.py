@@ -48,9 +48,8 @@ def make_optimizer(
   chain = []
   if config.clip_norm is not None:
     chain.append(optax.clip_by_global_norm(config.clip_norm))
-  preconditioner = OPTIMIZERS[config.name](config, parametrization, kinds, axes)
   chain += [
-    _with_epsilons(preconditioner, factors),
+    _with_epsilons(OPTIMIZERS[config.name](config, kinds, axes), factors),
     _scale_and_decay(config, kinds, factors),
     on_hyperballs(schedule, kinds, axes)
     if config.hyperball
@@ -66,11 +65,11 @@ def _with_epsilons(
 
   What Adam makes of g / f with epsilon, it makes of g with f * epsilon.
   """
-  if all(f.epsilon == 1 for f in jax.tree.leaves(factors)):
-    return preconditioner
 
   def update(gradients, state, params=None):
-    gradients = jax.tree.map(lambda g, f: g / f.epsilon, gradients, factors)
+    gradients = jax.tree.map(
+      lambda g, of: _times(g, 1 / of.epsilon), gradients, factors
+    )
     return preconditioner.update(gradients, state, params)
 
   return optax.GradientTransformation(preconditioner.init, update)
@@ -79,18 +78,19 @@ def _with_epsilons(
 def _scale_and_decay(
   config: OptimizerConfig, kinds: Params, factors: Params
 ) -> optax.GradientTransformation:
-  """Multiplies updates by what is special to them, and adds weight decay."""
+  """Multiplies updates by the factors of rates, and adds weight decay."""
   rates = {'embedding': config.embedding_rate, 'head': config.head_rate}
-  fixed = ('matrix',) if config.hyperball else ()
+  # On a hyperball there is nothing for it to do.
+  kept = ('matrix',) if config.hyperball else ()
+  decaying = set(config.decay_kinds).difference(kept)
 
   def one(update: jax.Array, param: jax.Array, kind: str, of: Factors):
     update = _times(update, of.learning_rate)
     update = _times(update, rates.get(kind, 1.0))
-    if kind not in config.decay_kinds or kind in fixed:
+    if kind not in decaying:
       return update
     decay = _times(config.weight_decay, of.learning_rate * of.weight_decay)
-    off = isinstance(decay, (int, float)) and decay == 0
-    return update if off else update + decay * param
+    return update + decay * param
 
   def apply(updates, params):
     return jax.tree.map(one, updates, params, kinds, factors)
@@ -106,33 +106,33 @@ def _times(value, factor):
   return value if isinstance(factor, float) and factor == 1 else value * factor
 
 
-def _adamw(config, parametrization, kinds, axes):
+def _adamw(config, kinds, axes):
   """Adam (Kingma and Ba 2015)."""
-  del parametrization, kinds, axes
+  del kinds, axes
   return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.epsilon)
 
 
-def _lion(config, parametrization, kinds, axes):
+def _lion(config, kinds, axes):
   """Lion (Chen et al. 2023)."""
-  del parametrization, kinds, axes
+  del kinds, axes
   return optax.scale_by_lion(b1=config.b1, b2=config.b2)
 
 
-def _adafactor(config, parametrization, kinds, axes):
+def _adafactor(config, kinds, axes):
   """Adafactor (Shazeer and Stern 2018), without relative step sizes."""
-  del config, parametrization, kinds, axes
+  del config, kinds, axes
   return optax.chain(
     optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)
   )
 
 
-def _sgd(config, parametrization, kinds, axes):
+def _sgd(config, kinds, axes):
   """Stochastic gradient descent with momentum."""
-  del parametrization, kinds, axes
+  del kinds, axes
   return optax.trace(decay=config.momentum)
 
 
-def _muon(config, parametrization, kinds, axes):
+def _muon(config, kinds, axes):
   """Muon (Jordan et al. 2024) for matrices inside layers, AdamW elsewhere."""
   dimensions = jax.tree.map(
     lambda kind, names: _muon_dimensions(names) if kind == 'matrix' else None,
@@ -146,17 +146,13 @@ def _muon(config, parametrization, kinds, axes):
         dimensions, updates
       ),
     ),
-    _scale_by_sides(
-      dimensions,
-      _by_fans if parametrization.name == 'spectral' else _as_adam,
-    ),
+    _scale_by_larger_side(dimensions),
   )
   parts = jax.tree.map(
     lambda kind: 'matrix' if kind == 'matrix' else 'rest', kinds
   )
   return optax.partition(
-    {'matrix': muon, 'rest': _adamw(config, parametrization, kinds, axes)},
-    parts,
+    {'matrix': muon, 'rest': _adamw(config, kinds, axes)}, parts
   )
 
 
@@ -184,24 +180,8 @@ def _only_arrays(dimensions: Params, updates: Params) -> Params:
   )
 
 
-def _as_adam(update: jax.Array, rows: int, columns: int) -> jax.Array:
-  """Makes an orthogonal update as large as AdamW's (Liu et al. 2025)."""
-  return update * _MUON_RMS * max(rows, columns) ** 0.5
-
-
-def _by_fans(update: jax.Array, rows: int, columns: int) -> jax.Array:
-  """An orthogonal update times sqrt(max(1, fan-out / fan-in)).
-
-  Jordan et al. 2024; it meets the spectral condition (Yang et al. 2023) up to a
-  factor that is the same for all widths.
-  """
-  return update * max(1.0, columns / rows) ** 0.5
-
-
-def _scale_by_sides(
-  dimensions: Params, scaled: Callable[[jax.Array, int, int], jax.Array]
-) -> optax.GradientTransformation:
-  """Scales an orthogonal update by what its rows and columns say."""
+def _scale_by_larger_side(dimensions: Params) -> optax.GradientTransformation:
+  """Scales an orthogonal update to the size of AdamW's (Liu et al. 2025)."""
 
   def scale(update, dimension):
     if isinstance(update, optax.MaskedNode):
@@ -209,7 +189,7 @@ def _scale_by_sides(
     rows, columns = (
       math.prod(update.shape[i] for i in sides) for sides in dimension
     )
-    return scaled(update, rows, columns)
+    return update * _MUON_RMS * max(rows, columns) ** 0.5
 
   def apply(updates, params=None):
     del params
@@ -225,10 +205,7 @@ def _scale_by_sides(
 
 OPTIMIZERS: dict[
   str,
-  Callable[
-    [OptimizerConfig, Parametrization, Params, Params],
-    optax.GradientTransformation,
-  ],
+  Callable[[OptimizerConfig, Params, Params], optax.GradientTransformation],
 ] = {
   'adamw': _adamw,
   'lion': _lion,

@@ -13,7 +13,11 @@ To add a parametrization, write its rules and add a line to RULES.
 import dataclasses
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
+
 from model.config import ModelConfig
+from model.params import Params
 
 # What a parameter is to a parametrization: the tables of tokens and positions;
 # the output head; a matrix that reads the residual stream, and one that writes
@@ -76,6 +80,27 @@ def parametrization_of(model: ModelConfig) -> Parametrization:
   )
 
 
+def scale_initial(
+  rules: Parametrization, params: Params, kinds: Params, axes: Params
+) -> Params:
+  """Initial values for the width and depth of the model.
+
+  Args:
+    rules: of the run.
+    params: initial values of 'standard'.
+    kinds: kind of each parameter, as declared.
+    axes: logical axes of each parameter, as declared.
+  """
+
+  def scale(kind, leaf, names):
+    factor = rules.factors(kind, names).init
+    if factor == 0:
+      return jnp.zeros_like(leaf)
+    return leaf if factor == 1 else leaf * factor
+
+  return jax.tree.map(scale, kinds, params, axes)
+
+
 def role_of(kind: str, axes: tuple[str | None, ...]) -> str:
   """The role of a parameter, one of ROLES."""
   if kind in ('embedding', 'head'):
@@ -95,20 +120,19 @@ def _standard(width: float, depth: float) -> dict[str, Factors]:
 def _spectral(width: float, depth: float) -> dict[str, Factors]:
   """For Muon on matrices, and Adam on the rest.
 
-  An update of a matrix has the spectral norm sqrt(fan-out / fan-in) times the
-  learning rate (Yang et al. 2023, arXiv 2310.17813), which train/optimizer.py
-  sees to as far as it is the same for all widths. The decay of a step is
-  1 / width (Qiu et al. 2025, arXiv 2512.05620).
+  Where the sides of a matrix grow alike, an update should have the same
+  spectral norm at any width (Yang et al. 2023, arXiv 2310.17813); Muon's has
+  the size of AdamW's, the root of the larger side (train/optimizer.py). The
+  decay of a step is 1 / width (Qiu et al. 2025, arXiv 2512.05620).
   """
-  matrix = Factors(init=width**-0.5, weight_decay=1 / width)
+  root = width**-0.5
+  matrix = Factors(init=root, learning_rate=root, weight_decay=root)
   return _adam(width, depth) | {
     'head': Factors(init=0.0, epsilon=1 / width),
     'reads': matrix,
     'writes': _from_base_depth(matrix, depth),
-    # Its fan-out does not grow with its fan-in.
-    'router': Factors(
-      init=width**-0.5, learning_rate=width**-0.5, weight_decay=width**-0.5
-    ),
+    # Its fan-out stays, so that its norm should fall with the root.
+    'router': Factors(init=root, learning_rate=1 / width),
   }
 
 

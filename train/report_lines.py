@@ -1,13 +1,24 @@
-"""Curves over a logarithmic axis, as inline SVG for a report page."""
+"""Several curves in one figure of a page, as inline SVG."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from train.report_axes import Axis
+from train.report_plot import (
+  Point,
+  axis_ticks,
+  path_of,
+  percent,
+  render_figure,
+  render_frame,
+  render_legend,
+  render_x_ticks,
+  render_y_ticks,
+  shape_of,
+  stretched,
+)
 
-Point = tuple[float, float]
 # Colours of the page's style, told apart by colour-blind readers.
 _COLOURS = (
   '--blue', '--orange', '--green', '--compile', '--data_wait', '--dim',
@@ -20,8 +31,8 @@ class Curve:
 
   Attributes:
     name: what the legend calls it.
-    points: by rising x; one that is not finite is left out.
-    mark: a point to be marked; None: none.
+    points: by rising x, above 0; a value that is not finite leaves a gap.
+    mark: a point to be ringed; None: none.
   """
 
   name: str
@@ -31,7 +42,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Lines:
-  """A figure of curves.
+  """A figure of curves over an axis that is logarithmic.
 
   Attributes:
     title: what is shown.
@@ -54,62 +65,41 @@ class Lines:
 
 def render_lines(lines: Lines) -> str:
   """Returns a figure: caption, legend and plot."""
-  # The legend has the colours, and a curve without points keeps its own.
-  colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(lines.curves))]
-  legend = ''.join(
-    '<li><svg class="key" aria-hidden="true"><line class="curve" x1="0" x2="22"'
-    f' y1="6" y2="6" style="stroke:var({colour})"/></svg>'
-    f'{escape(curve.name)}</li>'
-    for curve, colour in zip(lines.curves, colours, strict=True)
-  )
-  return (
-    f'<figure class="wide"><figcaption>{escape(lines.title)}'
-    f' <span class="unit">{escape(lines.unit)}</span></figcaption>'
-    f'<ul class="legend">{legend}</ul>{_render_plot(lines, colours)}</figure>'
-  )
-
-
-def _render_plot(lines: Lines, colours: Sequence[str]) -> str:
-  curves = [
-    [(x, y) for x, y in curve.points if math.isfinite(y)]
-    for curve in lines.curves
-  ]
-  values = [y for points in curves for _, y in points]
-  if not values:
-    return '<p class="note">No value is finite.</p>'
   places = [x for x, _ in lines.x_ticks]
   x_axis = Axis(min(places) / 1.1, max(places) * 1.1, log=True)
-  y_axis = _value_axis(values, lines)
-  parts = [_render_grid(lines, x_axis, y_axis)]
-  paths, dots = [], []
-  for curve, points, colour in zip(lines.curves, curves, colours, strict=True):
-    spots = [(x_axis.fraction(x), y_axis.fraction(y)) for x, y in points]
-    path = ''.join(
-      f'{"L" if i else "M"}{1000 * x:.1f} {1000 * (1 - y):.1f}'
-      for i, (x, y) in enumerate(spots)
-    )
-    style = f'stroke:var({colour})'
-    paths.append(f'<path class="curve" d="{path}" style="{style}"/>')
-    dots += [
-      _dot(x, y, 3, f'fill:var({colour})') for x, y in spots if 0 <= y <= 1
-    ]
+  y_axis = _value_axis(lines)
+  paths, dots, legend = [], [], []
+  for number, curve in enumerate(lines.curves):
+    colour = f'var({_COLOURS[number % len(_COLOURS)]})'
+    path = path_of(shape_of(curve.points, x_axis, y_axis))
+    paths.append(f'<path class="curve" d="{path}" style="stroke:{colour}"/>')
+    legend.append((_key(colour), curve.name))
+    for x, y in curve.points:
+      at = x_axis.fraction(x), y_axis.fraction(y)
+      if 0 <= at[1] <= 1:
+        dots.append(_dot(*at, 3, f'fill:{colour}'))
     if curve.mark is not None:
       x, y = curve.mark
       at = x_axis.fraction(x), y_axis.fraction(y)
-      dots.append(_dot(*at, 6, f'fill:none;stroke-width:2;{style}'))
-  parts.append(
-    '<svg class="curves" width="100%" height="100%" viewBox="0 0 1000 1000"'
-    f' preserveAspectRatio="none">{"".join(paths)}</svg>{"".join(dots)}'
-  )
-  # A plot that the page's script knows would have steps along its axis.
-  return (
-    '<div class="plot"><svg width="100%" height="100%" role="img" '
-    f'style="overflow:visible" aria-label="{escape(_describe(lines))}">'
-    f'{"".join(parts)}</svg></div>'
+      dots.append(_dot(*at, 7, f'fill:none;stroke-width:2;stroke:{colour}'))
+  ticks = [(x_axis.fraction(x), label) for x, label in lines.x_ticks]
+  return render_figure(
+    lines.title,
+    lines.unit,
+    render_legend(legend),
+    render_frame(
+      _describe(lines),
+      render_y_ticks(axis_ticks(y_axis, 5)),
+      render_x_ticks(ticks, lines.x_name),
+      stretched(paths),
+      *dots,
+      attributes={},
+    ),
   )
 
 
-def _value_axis(values: Sequence[float], lines: Lines) -> Axis:
+def _value_axis(lines: Lines) -> Axis:
+  values = [y for c in lines.curves for _, y in c.points if math.isfinite(y)]
   low, high = min(values), max(values)
   if lines.high is not None:
     high = max(min(high, lines.high), low)
@@ -119,37 +109,18 @@ def _value_axis(values: Sequence[float], lines: Lines) -> Axis:
   return Axis(low - margin, high + margin, log=False)
 
 
-def _render_grid(lines: Lines, x_axis: Axis, y_axis: Axis) -> str:
-  parts = []
-  for value, label in y_axis.ticks(5):
-    y = _percent(1 - y_axis.fraction(value))
-    parts.append(
-      f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-      f'<text class="tick" x="-8" y="{y}" dy="4" text-anchor="end">'
-      f'{escape(label)}</text>'
-    )
-  for value, label in lines.x_ticks:
-    parts.append(
-      f'<text class="tick" x="{_percent(x_axis.fraction(value))}" y="100%" '
-      f'dy="18" text-anchor="middle">{escape(label)}</text>'
-    )
-  parts.append(
-    '<line class="axis" x1="0" x2="100%" y1="100%" y2="100%"/>'
-    '<text class="tick" x="50%" y="100%" dy="36" text-anchor="middle">'
-    f'{escape(lines.x_name)}</text>'
+def _key(colour: str) -> str:
+  return (
+    f'<line class="curve" style="stroke:{colour}" x1="0" x2="22" y1="6"'
+    ' y2="6"/>'
   )
-  return ''.join(parts)
 
 
 def _dot(across: float, up: float, radius: int, style: str) -> str:
   return (
-    f'<circle cx="{_percent(across)}" cy="{_percent(1 - up)}" r="{radius}" '
-    f'style="{style}"/>'
+    f'<circle cx="{percent(across)}" cy="{percent(1 - up)}" r="{radius}"'
+    f' style="{style}"/>'
   )
-
-
-def _percent(fraction: float) -> str:
-  return f'{100 * fraction:.3f}%'
 
 
 def _describe(lines: Lines) -> str:

@@ -16,7 +16,7 @@ from train.bad_steps import History, new_history
 from train.config import TrainConfig
 from train.mesh import parameter_shardings, shardings_like, split_further
 from train.optimizer import make_optimizer
-from train.parametrization import parametrization_of
+from train.parametrization import parametrization_of, scale_initial
 from train.schedule import make_schedule
 
 # Streams of random numbers, told apart by folding these into the run's key.
@@ -63,7 +63,12 @@ class Recipe:
 
   def init(self) -> TrainState:
     """The state of step 0."""
-    params = self._scaled(split(build_model(self.config))[1])
+    params = scale_initial(
+      parametrization_of(self.config.model),
+      split(build_model(self.config))[1],
+      self.kinds,
+      self.axes,
+    )
     averaged = self.config.optimizer.ema_decay is not None
     return TrainState(
       step=jnp.zeros((), jnp.int32),
@@ -72,18 +77,6 @@ class Recipe:
       ema=params if averaged else None,
       history=new_history(),
     )
-
-  def _scaled(self, params: Params) -> Params:
-    """Initial values of the width and depth of the model."""
-    rules = parametrization_of(self.config.model)
-
-    def scale(kind, leaf, names):
-      factor = rules.factors(kind, names).init
-      if factor == 0:
-        return jnp.zeros_like(leaf)
-      return leaf if factor == 1 else leaf * factor
-
-    return jax.tree.map(scale, self.kinds, params, self.axes)
 
 
 def build_model(config: TrainConfig) -> Transformer:

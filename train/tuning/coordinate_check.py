@@ -9,6 +9,7 @@ and the slope of log change over log width is fitted: it should be zero.
 import copy
 import dataclasses
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import jax
@@ -22,13 +23,13 @@ from train.report_page import data_table, note, render_page, section
 from train.setup import make_setup
 from train.tuning import synthetic
 from train.tuning.coordinates import changes
-from train.tuning.shapes import doublings, resized, sizes_of
+from train.tuning.shapes import resized, sizes_of, widths_of
 
 PAGE_FILE = 'coordinate_check.html'
 # A slope beyond it, either way, is no rounding and no luck.
 TOLERANCE = 0.1
 _STEPS = 4
-_SEEDS = (0, 1, 2)
+_SEEDS = tuple(range(8))
 _VOCABULARY, _ROWS, _LENGTH, _LAYERS = 256, 8, 64, 2
 _NARROWEST, _WIDTHS = 32, 4
 
@@ -84,7 +85,7 @@ def check_and_print(
   widths: Sequence[str],
   depths: Sequence[str],
   workdir: epath.Path | None,
-) -> Check:
+) -> bool:
   """Checks a configuration, and says what came of it.
 
   Args:
@@ -94,19 +95,21 @@ def check_and_print(
     depths: as typed, in place of widths; empty: widths.
     workdir: where the page is written; None: nowhere.
 
+  Returns:
+    Whether activations move alike.
+
   Raises:
     ValueError: the configuration is wrong, or a width is not of whole heads.
   """
   if depths:
     found = check(config, axis='depth', sizes=sizes_of('depths', depths))
   else:
-    sizes = sizes_of('widths', widths) if widths else None
-    sizes = sizes or doublings(config, _NARROWEST, _WIDTHS)
+    sizes = widths_of(config, widths, _NARROWEST, _WIDTHS)
     found = check(config, axis='width', sizes=sizes)
   print(text_of(found))
   if workdir is not None:
     print(f'Page: {write_page(found, workdir)}')
-  return found
+  return found.ok
 
 
 def check(config: dict[str, Any], *, axis: str, sizes: Sequence[int]) -> Check:
@@ -153,9 +156,9 @@ def check(config: dict[str, Any], *, axis: str, sizes: Sequence[int]) -> Check:
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
   """Slope of a line through log value over log size, by least squares."""
-  logs = np.log2(np.asarray(values, np.float64))
-  if not np.isfinite(logs).all():
+  if not (np.isfinite(values).all() and min(values) > 0):
     return float('nan')
+  logs = np.log2(values)
   return float(np.polyfit(np.log2(sizes), logs, 1)[0])
 
 
@@ -266,12 +269,14 @@ def write_page(found: Check, workdir: epath.Path) -> epath.Path:
     numbers=range(1, len(found.sizes) + 2),
   )
   title = f'Coordinate check of {found.parametrization!r} by {found.axis}'
+  said = escape(verdict(found))
   body = (
-    f'<h1>{title}</h1>'
-    + (f'<p>{verdict(found)}</p>' if found.ok else note(verdict(found)))
-    + section('Slopes', render_lines(chart), table)
+    f'<header><h1>{escape(title)}</h1>'
+    + (f'<p class="result">{said}</p>' if found.ok else note(verdict(found)))
+    + '</header>'
+    + section('Slopes', f'<div class="wide">{render_lines(chart)}</div>', table)
   )
   workdir.mkdir(parents=True, exist_ok=True)
   page = workdir / PAGE_FILE
-  page.write_text(render_page(title, body))
+  page.write_text(render_page(f'{title} – Meshwork', body))
   return page

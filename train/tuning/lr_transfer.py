@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from train.config import MESH_AXES, train_config
 from train.report_lines import Curve, Lines, render_lines
 from train.report_page import data_table, fact_table, render_page, section
 from train.tuning.rate_sweep import Rows, losses, rows_of
-from train.tuning.shapes import doublings, resized, sizes_of
+from train.tuning.shapes import resized, widths_of
 
 if TYPE_CHECKING:
   from input_pipeline.augmentation.config import AugmentationConfig
@@ -149,9 +150,7 @@ def measure_and_print(
   found = measure(
     config,
     rows_of(train_config(config), data, augmentation),
-    widths=sizes_of('widths', widths)
-    if widths
-    else doublings(config, _NARROWEST, _WIDTHS),
+    widths=widths_of(config, widths, _NARROWEST, _WIDTHS),
     octaves=octaves,
     said=lambda text: print(text, file=sys.stderr, flush=True),
   )
@@ -311,14 +310,14 @@ def write_page(found: Transfer, workdir: epath.Path) -> list[epath.Path]:
   ]  # fmt: skip
   title = f'Learning rates of {found.parametrization!r} by width'
   body = (
-    f'<h1>{title}</h1><p class="lead">{found.about}</p>'
-    f'<p class="result">{verdict(found)}</p>'
-    + section('Curves', render_lines(chart), table)
+    f'<header><h1>{escape(title)}</h1><p class="lead">{escape(found.about)}</p>'
+    f'<p class="result">{escape(verdict(found))}</p></header>'
+    + section('Curves', f'<div class="wide">{render_lines(chart)}</div>', table)
     + section('In numbers', fact_table('Transfer', facts))
   )
   workdir.mkdir(parents=True, exist_ok=True)
   files = [workdir / PAGE_FILE, workdir / DATA_FILE]
-  files[0].write_text(render_page(title, body))
+  files[0].write_text(render_page(f'{title} – Meshwork', body))
   kept = dataclasses.asdict(found) | {
     'drift': found.drift,
     'cost': found.cost,

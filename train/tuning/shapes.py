@@ -38,14 +38,23 @@ def resized(
   return changed
 
 
-def doublings(config: dict[str, Any], lowest: int, count: int) -> list[int]:
-  """Widths of whole heads, each twice the one before.
+def widths_of(
+  config: dict[str, Any], typed: Sequence[str], lowest: int, count: int
+) -> list[int]:
+  """The widths of a comparison, in order.
 
   Args:
     config: a run's configuration, as nested dicts.
-    lowest: the first of them, or a little less.
-    count: of widths.
+    typed: the widths, as they were typed; empty: of whole heads, each twice the
+      one before.
+    lowest: the first of these, or a little less.
+    count: of these.
+
+  Raises:
+    ValueError: what was typed is not two or more whole numbers.
   """
+  if typed:
+    return sizes_of('widths', typed)
   model = config['model']
   first = -(-model['embed_dim'] // model['num_heads'])
   while first < lowest:
