@@ -3,14 +3,20 @@
 import runpy
 
 import cases
+import jax
 import pytest
 
 from configs import base
 from configs.check import check, default_of, to_dict
+from model.flops import matmul_parameters
+from model.params import count
 from train.config import train_config
-from train.laws.hyperparameters import WEIGHT_DECAY, Setting, advised
+from train.laws.advice import setting
+from train.laws.hyperparameters import WEIGHT_DECAY, change
 from train.parametrization import parametrization_of
+from train.state import make_recipe
 from train.tuning.config_text import config_text
+from train.tuning.ladder import candidates
 from train.tuning.shapes import resized, sizes_of, widths_of
 from train.tuning.transfer import Target, transfer, transfer_and_print
 from train.workdir import flatten
@@ -23,6 +29,12 @@ COMPLETEP = {'model.parametrization': 'completep'}
 TUNED = {
   'steps': 200, 'optimizer.warmup_steps': 20, 'optimizer.learning_rate': 0.01,
   'optimizer.weight_decay': 0.1,
+}  # fmt: skip
+LARGE = {
+  'batch_size': 256, 'steps': 10_000, 'sequence_length': 1_024,
+  'loss.chunk': 256, 'model.embed_dim': 768, 'model.num_layers': 12,
+  'model.num_heads': 12, 'model.num_kv_heads': 12, 'model.mlp_dim': 2_048,
+  'model.base_embed_dim': 96, 'model.tie_embeddings': False,
 }  # fmt: skip
 
 
@@ -99,8 +111,8 @@ def test_a_budget_makes_steps_and_shares_of_them():
   )  # fmt: skip
   steps = round(1e6 / (8 * 32))
   assert found.config['steps'] == steps
-  assert field(found.config, 'optimizer.warmup_steps') == round(steps / 10)
-  assert field(found.config, 'optimizer.decay_steps') == round(steps / 5)
+  assert field(found.config, 'optimizer.warmup_steps') == steps // 10
+  assert field(found.config, 'optimizer.decay_steps') == steps // 5
   assert '20 of 200' in found.rules['optimizer.warmup_steps']
 
 
@@ -108,15 +120,9 @@ def test_a_budget_makes_steps_and_shares_of_them():
 def test_the_time_scale_of_the_decay_is_the_one_of_the_law(overrides):
   """The decay of a step of a matrix, all factors included, follows the law."""
 
-  def setting(run, parameters):
-    return Setting(
-      parameters=parameters,
-      tokens=run.steps * run.batch_size * run.sequence_length,
-      flops=0.0,
-      batch_tokens=run.batch_size * run.sequence_length,
-      learning_rate=run.optimizer.learning_rate,
-      weight_decay=run.optimizer.weight_decay,
-    )
+  def setting_of(run):
+    shapes = jax.eval_shape(make_recipe(run).init)
+    return setting(run, count(shapes.params))
 
   def step_decay(run):
     factors = parametrization_of(run.model).factors('matrix', ('embed', 'mlp'))
@@ -124,23 +130,22 @@ def test_the_time_scale_of_the_decay_is_the_one_of_the_law(overrides):
       run.optimizer.weight_decay * factors.weight_decay * factors.learning_rate
     )
 
+  target = Target(width=128, tokens=2e6)
   before = train_config(config(**overrides))
-  after = train_config(
-    transfer(config(**overrides), Target(width=128, tokens=2e6)).config
+  after = train_config(transfer(config(**overrides), target).config)
+  wanted = change(WEIGHT_DECAY, setting_of(before), setting_of(after))
+  assert step_decay(after) / step_decay(before) == pytest.approx(
+    wanted, rel=1e-3
   )
-  # Four times the width: of matrices of layers 16 times, and some norms.
-  old, new = (
-    setting(run, 2 * (4 * w * w + 6 * w * w + 2 * w) + w)
-    for run, w in ((before, 32), (after, 128))
+  assert parametrization_of(after.model).decay == pytest.approx(
+    step_decay(after) / after.optimizer.weight_decay
   )
-  law = advised(WEIGHT_DECAY, new).value / advised(WEIGHT_DECAY, old).value
-  assert step_decay(after) / step_decay(before) == pytest.approx(law, rel=1e-3)
 
 
 def test_the_standard_parametrization_goes_by_a_law_or_not_at_all():
   found = transfer(config(), Target(width=128))
   assert field(found.config, 'optimizer.learning_rate') < 0.005
-  assert 'Step Law' in found.rules['optimizer.learning_rate']
+  assert 'Porian' in found.rules['optimizer.learning_rate']
   with pytest.raises(ValueError, match='no published law'):
     transfer(config(**{'optimizer.name': 'lion'}), Target(width=128))
 
@@ -188,3 +193,28 @@ def test_a_file_has_mixtures_and_all_that_differs(tmp_path):
   found = runpy.run_path(str(tmp_path / 'file.py'))['get_config']()
   assert found.to_dict() == config.to_dict()
   assert text.count('config.data.mixture.one') == 1
+
+
+def test_a_ladder_takes_the_rate_to_every_rung():
+  """Their base is that of the run, and its factors are not applied twice."""
+  rungs = {}
+  for name, overrides in (('adamw', COMPLETEP), ('muon', SPECTRAL)):
+    run = train_config(config(**overrides | LARGE))
+    rungs[name] = candidates(
+      run, own=matmul_parameters(run.model), ratios=(20.0,), multiple=1,
+      stages=1, count=lambda config: matmul_parameters(config.model),
+    )  # fmt: skip
+  assert len(rungs['muon']) > 5
+  for (adamw,), (muon,) in zip(rungs['adamw'], rungs['muon'], strict=True):
+    for fields in (adamw.fields, muon.fields):
+      assert fields['model.base_embed_dim'] == 96
+      assert fields['model.base_num_layers'] == 12
+      root = (fields['batch_size'] / 256) ** 0.5
+      assert fields['optimizer.learning_rate'] == pytest.approx(
+        0.01 * root, rel=0.1
+      )
+    # Of the run itself 'spectral' divides by 8, of a rung by less.
+    wider = muon.fields['model.embed_dim'] / 96
+    assert muon.fields['optimizer.weight_decay'] == pytest.approx(
+      adamw.fields['optimizer.weight_decay'] * wider / 8, rel=1e-3
+    )

@@ -69,6 +69,12 @@ class Parametrization:
       found = dataclasses.replace(found, init=0.0)
     return found
 
+  @property
+  def decay(self) -> float:
+    """Factor of what a matrix decays by in a step."""
+    matrix = RULES[self.name](self.width, self.depth)['reads']
+    return matrix.learning_rate * matrix.weight_decay
+
 
 def parametrization_of(model: ModelConfig) -> Parametrization:
   """The rules of a model."""
@@ -78,6 +84,20 @@ def parametrization_of(model: ModelConfig) -> Parametrization:
     depth=model.depth_multiplier,
     zero_head=model.zero_head,
   )
+
+
+def base_shape(model: ModelConfig) -> dict[str, int | None]:
+  """The fields of a model that name the shape of its base, with their values.
+
+  Where they are None they are the model's own shape; models of other shapes
+  that are to have the same base need them.
+  """
+  if model.parametrization == 'standard':
+    return {'base_embed_dim': None, 'base_num_layers': None}
+  return {
+    'base_embed_dim': model.base_embed_dim or model.embed_dim,
+    'base_num_layers': model.base_num_layers or model.num_layers,
+  }
 
 
 def scale_initial(

@@ -19,11 +19,15 @@ from train.laws.hyperparameters import (
   OPTIMIZERS,
   WEIGHT_DECAY,
   Setting,
-  advised,
+  carried_over,
+  carrying_law,
+  change,
+  suggest,
 )
 from train.parametrization import parametrization_of
 from train.state import make_recipe
 from train.tuning.config_text import config_text
+from train.tuning.ladder import schedule_fields
 from train.tuning.shapes import resized
 from train.tuning.trial_config import with_values
 from train.tuning.winner import rounded
@@ -77,12 +81,16 @@ def transfer(config: dict[str, Any], target: Target) -> Transferred:
       optimizer.
   """
   held = train_config(config)
+  if not held.optimizer.learning_rate:
+    raise ValueError(
+      'optimizer.learning_rate is 0: there is nothing to take to another size.'
+    )
   large = resized(config, width=target.width, depth=target.depth)
   rules = _shape_rules(config, large)
-  large = _with_budget(large, held, target, rules)
+  large = with_values(large, _budget(held, target, rules).items())
   run = train_config(large)
   before, after = _setting(held), _setting(run)
-  rate, rules[LEARNING_RATE] = _learning_rate(held, run, before, after)
+  rate, rules[LEARNING_RATE] = _learning_rate(held, before, after)
   after = dataclasses.replace(after, learning_rate=rate)
   decay, rules[WEIGHT_DECAY] = _weight_decay(held, run, before, after)
   values = [(LEARNING_RATE, rounded(rate)), (WEIGHT_DECAY, rounded(decay))]
@@ -112,35 +120,32 @@ def _shape_rules(
   return {f: text for f, text in why.items() if old.get(f) != new[f]}
 
 
-def _with_budget(
-  large: dict[str, Any],
-  held: TrainConfig,
-  target: Target,
-  rules: dict[str, str],
+def _budget(
+  held: TrainConfig, target: Target, rules: dict[str, str]
 ) -> dict[str, Any]:
-  """Batch, steps and the schedule's parts."""
-  values: list[tuple[str, Any]] = []
+  """Batch, steps and the schedule's parts, by field."""
+  fields: dict[str, Any] = {}
   if target.batch_size is not None:
-    values.append(('batch_size', target.batch_size))
+    fields['batch_size'] = target.batch_size
     rules['batch_size'] = 'The target.'
   batch = target.batch_size or held.batch_size
-  held_tokens = held.steps * held.batch_size * held.sequence_length
-  tokens = target.tokens or held_tokens
+  tokens = target.tokens
+  if tokens is None:
+    tokens = held.steps * held.batch_size * held.sequence_length
   steps = max(1, round(tokens / (batch * held.sequence_length)))
   if steps == held.steps:
-    return with_values(large, values)
-  values.append(('steps', steps))
+    return fields
+  fields |= schedule_fields(held, steps)
   rules['steps'] = (
     f'{tokens:,.0f} tokens of {batch:,} rows of {held.sequence_length:,} a step'
     + ('.' if target.tokens else ', as many as were tuned with.')
   )
   for name in ('warmup_steps', 'decay_steps'):
     old = getattr(held.optimizer, name)
-    values.append((f'optimizer.{name}', round(old * steps / held.steps)))
     rules[f'optimizer.{name}'] = (
       f'The same share of the steps: {old:,} of {held.steps:,}.'
     )
-  return with_values(large, values)
+  return fields
 
 
 def _setting(config: TrainConfig) -> Setting:
@@ -150,32 +155,28 @@ def _setting(config: TrainConfig) -> Setting:
 
 
 def _learning_rate(
-  held: TrainConfig, run: TrainConfig, before: Setting, after: Setting
+  held: TrainConfig, before: Setting, after: Setting
 ) -> tuple[float, str]:
   """The learning rate, and its rule."""
-  root = (after.batch_tokens / before.batch_tokens) ** 0.5
-  rate = held.optimizer.learning_rate * root
-  batch = '' if root == 1 else f'; times {root:.3g}, the root of the batches'
-  if run.model.parametrization != 'standard':
-    return rate, (
-      f'{run.model.parametrization!r}: the same at any width and depth{batch}.'
+  name = held.model.parametrization
+  if name != 'standard':
+    root = (after.batch_tokens / before.batch_tokens) ** 0.5
+    return before.learning_rate * root, (
+      f'{name!r}: the same at any width and depth'
+      + ('.' if root == 1 else f'; times {root:.3g}, the root of the batches.')
     )
   if held.optimizer.name not in OPTIMIZERS:
     raise ValueError(
-      f"model.parametrization is 'standard', and no published law tells the "
+      "model.parametrization is 'standard', and no published law tells the "
       f'learning rate of optimizer.name = {held.optimizer.name!r} at another '
       "size: tune with 'spectral' (for muon) or 'completep' (for adamw)."
     )
-  laws = {
-    field: advised(field, after).value / advised(field, before).value
-    for field in (LEARNING_RATE, BATCH_SIZE)
-  }
-  # The law's rate is that of its own batch.
-  factor = laws[LEARNING_RATE] * root / laws[BATCH_SIZE] ** 0.5
-  return held.optimizer.learning_rate * factor, (
-    f'{advised(LEARNING_RATE, after).law}: times {laws[LEARNING_RATE]:.3g} for '
-    f'batches times {laws[BATCH_SIZE]:.3g}, and the root of what they differ '
-    'from that.'
+  law, carried = carrying_law(LEARNING_RATE), carried_over(before, after)
+  factor = carried.learning_rate / before.learning_rate
+  root = (after.batch_tokens / carried.batch_tokens) ** 0.5
+  return carried.learning_rate * root, (
+    f'{law.paper.name}, {law.text}: times {factor:.3g}; times {root:.3g}, the '
+    f'root of the batch by that of {carrying_law(BATCH_SIZE).paper.name}.'
   )
 
 
@@ -183,46 +184,39 @@ def _weight_decay(
   held: TrainConfig, run: TrainConfig, before: Setting, after: Setting
 ) -> tuple[float, str]:
   """The weight decay, and its rule."""
-  decay = held.optimizer.weight_decay
-  if not decay:
-    return decay, 'Off, as tuned.'
-  law = advised(WEIGHT_DECAY, after)
-  factor = law.value / advised(WEIGHT_DECAY, before).value
-  built_in = _decay_factor(held) / _decay_factor(run)
-  said = (
-    f'{law.law}: times {factor:.3g}, for a time scale B / (rate decay D) that '
-    'goes with (D / N)^-0.527'
-  )
+  if not before.weight_decay:
+    return before.weight_decay, 'Off, as tuned.'
+  law = carrying_law(WEIGHT_DECAY)
+  factor = change(WEIGHT_DECAY, before, after)
+  rules = [parametrization_of(config.model) for config in (held, run)]
+  built_in = rules[0].decay / rules[1].decay
+  said = f'{law.paper.name}, {law.text}: times {factor:.3g}'
   if built_in != 1:
     said += (
       f'; times {built_in:.3g}, which {run.model.parametrization!r} divides by '
       'itself'
     )
-  return decay * factor * built_in, f'{said}.'
-
-
-def _decay_factor(config: TrainConfig) -> float:
-  """What a parametrization multiplies the decay of a matrix's step with."""
-  rules = parametrization_of(config.model)
-  factors = rules.factors('matrix', ('embed', 'mlp'))
-  return factors.learning_rate * factors.weight_decay
+  return before.weight_decay * factor * built_in, f'{said}.'
 
 
 def _notes(held: TrainConfig, before: Setting, after: Setting) -> list[str]:
   """What to know of the target."""
-  notes = []
-  batch = advised(BATCH_SIZE, after)
-  rows = held.batch_size * batch.value / advised(BATCH_SIZE, before).value
-  notes.append(
-    f'{batch.law} would take the tuned batch to {rows:,.0f} rows '
-    f'({batch.source}).'
-  )
-  outside = advised(WEIGHT_DECAY, after).outside
-  if outside:
-    notes.append(
-      f'{advised(WEIGHT_DECAY, after).law} was not fitted to such a run: '
-      f'{", ".join(outside)}.'
-    )
+  batch = carrying_law(BATCH_SIZE)
+  rows = held.batch_size * change(BATCH_SIZE, before, after)
+  notes = [
+    f'{batch.paper.name}, {batch.text}, would take the tuned batch to '
+    f'{rows:,.0f} rows ({batch.paper.source}).'
+  ]
+  fields = [WEIGHT_DECAY] if before.weight_decay else []
+  if held.model.parametrization == 'standard':
+    fields.append(LEARNING_RATE)
+  for field in fields:
+    said = suggest(carrying_law(field), after)
+    if said.outside:
+      notes.append(
+        f'{said.law} ({said.source}) was not fitted to such a run: '
+        f'{", ".join(said.outside)}.'
+      )
   return notes
 
 
