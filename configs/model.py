@@ -40,11 +40,6 @@ def get_model() -> ConfigDict:
   model.tie_embeddings = True
   # Bias vectors in the linear layers and LayerNorms.
   model.use_bias = False
-  # Standard deviation of the initial weights; the matrices that write into
-  # the residual stream get it divided by sqrt(2 num_layers) (GPT-2).
-  model.init_std = 0.02
-  # The output head starts at zero, and so do the logits.
-  model.zero_head = False
   _parametrization(model)
   # Dropout rates.
   model.embedding_dropout = 0.0
@@ -69,10 +64,16 @@ def get_model() -> ConfigDict:
 
 
 def _parametrization(model: ConfigDict) -> None:
-  """How initial values and updates change with width and depth."""
-  # 'standard': not at all. So that hyper-parameters found at one width and
-  # depth hold at others: 'spectral' (for optimizer.name 'muon'; its head starts
-  # at zero) or 'completep' (for 'adamw'); docs/transfer.md has their rules.
+  """Initial values, and what holds at any width and depth."""
+  # Standard deviation of the initial weights; the matrices that write into
+  # the residual stream get it divided by sqrt(2 num_layers) (GPT-2).
+  model.init_std = 0.02
+  # The output head starts at zero, and so do the logits.
+  model.zero_head = False
+  # How they and updates change with width and depth, so that hyper-parameters
+  # found at one shape hold at others: 'spectral' (for optimizer.name 'muon'; its
+  # head starts at zero), 'completep' (for 'adamw') or 'standard' (not at all);
+  # docs/transfer.md has their rules.
   model.parametrization = 'standard'
   # embed_dim and num_layers at which the hyper-parameters were found; None: the
   # model's own. There a parametrization changes nothing with width and depth.

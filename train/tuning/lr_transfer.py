@@ -271,25 +271,6 @@ def _number(loss: float) -> str:
 def write_page(found: Transfer, workdir: epath.Path) -> list[epath.Path]:
   """Writes the page with the curves, and the numbers; returns their paths."""
   rates = found.sweeps[0].rates
-  best = [sweep.optimum for sweep in found.sweeps]
-  # Runs that nearly diverged would flatten all else.
-  spread = max(o.loss for o in best) - min(o.loss for o in best)
-  chart = Lines(
-    title='Validation loss',
-    unit='nats a token; a ring marks the best of each width',
-    x_name='peak of the learning rate',
-    x_ticks=[(rate, f'{rate:.2g}') for rate in rates],
-    curves=[
-      Curve(
-        name=f'width {sweep.width}',
-        points=list(zip(rates, sweep.losses, strict=True)),
-        mark=(sweep.optimum.rate, sweep.optimum.loss),
-      )
-      for sweep in found.sweeps
-    ],
-    log=False,
-    high=max(o.loss for o in best) + max(2 * spread, 0.3),
-  )
   table = data_table(
     ['width', *(f'{rate:.2g}' for rate in rates), 'best'],
     [
@@ -312,16 +293,46 @@ def write_page(found: Transfer, workdir: epath.Path) -> list[epath.Path]:
   body = (
     f'<header><h1>{escape(title)}</h1><p class="lead">{escape(found.about)}</p>'
     f'<p class="result">{escape(verdict(found))}</p></header>'
-    + section('Curves', f'<div class="wide">{render_lines(chart)}</div>', table)
+    + section('Curves', f'<div class="wide">{_chart(found)}</div>', table)
     + section('In numbers', fact_table('Transfer', facts))
   )
   workdir.mkdir(parents=True, exist_ok=True)
   files = [workdir / PAGE_FILE, workdir / DATA_FILE]
   files[0].write_text(render_page(f'{title} – Meshwork', body))
-  kept = dataclasses.asdict(found) | {
+  files[1].write_text(json.dumps(_kept(found), indent=1))
+  return files
+
+
+def _chart(found: Transfer) -> str:
+  rates = found.sweeps[0].rates
+  best = [sweep.optimum for sweep in found.sweeps]
+  # Runs that nearly diverged would flatten all else.
+  spread = max(o.loss for o in best) - min(o.loss for o in best)
+  return render_lines(
+    Lines(
+      title='Validation loss',
+      unit='nats a token; a ring marks the best of each width',
+      x_name='peak of the learning rate',
+      x_ticks=[(rate, f'{rate:.2g}') for rate in rates],
+      curves=[
+        Curve(
+          name=f'width {sweep.width}',
+          points=list(zip(rates, sweep.losses, strict=True)),
+          mark=(sweep.optimum.rate, sweep.optimum.loss),
+        )
+        for sweep in found.sweeps
+      ],
+      log=False,
+      high=max(o.loss for o in best) + max(2 * spread, 0.3),
+    )
+  )
+
+
+def _kept(found: Transfer) -> dict[str, Any]:
+  """What the file of numbers holds; JSON has no number that is infinite."""
+  return dataclasses.asdict(found) | {
     'drift': found.drift,
     'cost': found.cost,
-    # JSON has no number that is infinite.
     'sweeps': [
       {
         'width': sweep.width,
@@ -331,5 +342,3 @@ def write_page(found: Transfer, workdir: epath.Path) -> list[epath.Path]:
       for sweep in found.sweeps
     ],
   }
-  files[1].write_text(json.dumps(kept, indent=1))
-  return files
