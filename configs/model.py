@@ -71,8 +71,8 @@ def _parametrization(model: ConfigDict) -> None:
   # The output head starts at zero, and so do the logits.
   model.zero_head = False
   # How they and updates change with width and depth, so that hyper-parameters
-  # found at one shape hold at others: 'spectral' (for optimizer.name 'muon'; its
-  # head starts at zero), 'completep' (for 'adamw') or 'standard' (not at all);
+  # found at one shape hold at others: 'spectral' (for optimizer.name 'muon'; it
+  # has a zero head), 'completep' (for 'adamw') or 'standard' (not at all);
   # docs/transfer.md has their rules.
   model.parametrization = 'standard'
   # embed_dim and num_layers at which the hyper-parameters were found; None: the

@@ -28,8 +28,6 @@ REMAT_KEEPS: dict[str, tuple[str, ...]] = {
 }
 REMATS = ('none', *REMAT_KEEPS)
 DROPOUT_SITES = ('embedding', 'attention', 'residual', 'mlp')
-# train/parametrization.py has their rules.
-PARAMETRIZATIONS = ('standard', 'spectral', 'completep')
 CONTEXT_PARALLELISMS = ('all_gather', 'ring', 'ulysses')
 
 
@@ -151,7 +149,6 @@ class ModelConfig:
       ('mlp', MLPS), ('norm', NORMS), ('positions', POSITIONS),
       ('remat', REMATS), ('compute_dtype', DTYPES), ('gradient_dtype', DTYPES),
       ('attention', ATTENTIONS), ('context_parallelism', CONTEXT_PARALLELISMS),
-      ('parametrization', PARAMETRIZATIONS),
     ):  # fmt: skip
       if getattr(self, name) not in choices:
         raise ValueError(
@@ -182,16 +179,11 @@ class ModelConfig:
       )
 
   def _check_parametrization(self):
-    spectral = self.parametrization == 'spectral'
-    if self.tie_embeddings and (self.zero_head or spectral):
-      why = (
-        "model.parametrization = 'spectral' starts the output head at zero"
-        if spectral
-        else 'model.zero_head is True'
-      )
+    if self.tie_embeddings and self.zero_head:
       raise ValueError(
-        f'{why}, and model.tie_embeddings = True makes it the embedding, which '
-        'must not be: set model.tie_embeddings = False.'
+        'model.zero_head is True, and model.tie_embeddings = True makes the '
+        'head the embedding, which must not start at zero: set '
+        'model.tie_embeddings = False.'
       )
     if self.parametrization != 'standard':
       return
@@ -199,8 +191,8 @@ class ModelConfig:
       if getattr(self, name) is not None:
         raise ValueError(
           f'model.{name} is {getattr(self, name)}, and model.parametrization = '
-          "'standard' has no rule for other shapes: choose 'spectral' or "
-          f"'completep', or set model.{name} to None."
+          "'standard' has no rule for other shapes: choose another, or set "
+          f'model.{name} to None.'
         )
 
   def _check_offload(self):

@@ -11,9 +11,7 @@ import optax
 import pytest
 import test_optimizer
 
-from model.config import PARAMETRIZATIONS
 from train.parametrization import (
-  OPTIMIZER_OF,
   ROLES,
   RULES,
   Factors,
@@ -52,7 +50,7 @@ TABLE = {
 }
 WIDER = {'model.base_embed_dim': 8, 'model.base_num_layers': 1}
 every = pytest.mark.parametrize('name', RULES)
-new = pytest.mark.parametrize('name', OPTIMIZER_OF)
+new = pytest.mark.parametrize('name', [n for n in RULES if n != 'standard'])
 
 
 def of(name, **overrides):
@@ -60,14 +58,14 @@ def of(name, **overrides):
   return {
     'model.parametrization': name,
     'model.tie_embeddings': False,
-    'optimizer.name': OPTIMIZER_OF.get(name, 'adamw'),
+    'optimizer.name': RULES[name].optimizer or 'adamw',
     **overrides,
   }
 
 
 @every
 def test_the_table_is_the_published_one(name):
-  rules = RULES[name](4.0, 9.0)
+  rules = RULES[name].factors(4.0, 9.0)
   assert set(rules) == set(ROLES)
   for role, factors in rules.items():
     found = (
@@ -78,8 +76,7 @@ def test_the_table_is_the_published_one(name):
 
 @every
 def test_the_base_is_as_it_was(name):
-  assert set(RULES) == set(PARAMETRIZATIONS)
-  for role, factors in RULES[name](1.0, 1.0).items():
+  for role, factors in RULES[name].factors(1.0, 1.0).items():
     wanted = Factors(init=0.0) if TABLE[name][role][0] == 0 else Factors()
     assert factors == wanted, role
 
@@ -122,7 +119,7 @@ def test_at_its_base_the_program_is_the_standard_one(name):
       jax.jit(step).lower(state, rows).as_text(),
     )
 
-  plain = of('standard', **{'optimizer.name': OPTIMIZER_OF[name]})
+  plain = of('standard', **{'optimizer.name': RULES[name].optimizer})
   zero = {'model.zero_head': True}
   assert programs(**of(name), **zero) == programs(**plain, **zero)
   assert programs(**of(name), **zero, **WIDER) != programs(**plain, **zero)
@@ -158,7 +155,7 @@ def test_a_head_may_start_at_zero(name):
 def test_an_update_is_the_plain_one_with_other_hyper_parameters(name):
   rules = Parametrization(name=name, width=4.0, depth=9.0)
   plain = {
-    'name': OPTIMIZER_OF[name], 'epsilon': 0.1, 'weight_decay': 0.3,
+    'name': RULES[name].optimizer, 'epsilon': 0.1, 'weight_decay': 0.3,
     'learning_rate': 0.5,
   }  # fmt: skip
 

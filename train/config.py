@@ -7,7 +7,7 @@ from typing import Any
 
 from model.config import ModelConfig, model_config
 from model.params import KINDS
-from train.parametrization import OPTIMIZER_OF
+from train.parametrization import RULES, parametrization_of
 
 ON_FAILURE = ('stop', 'continue')
 ON_BAD_STEP = ('skip', 'roll_back', 'stop')
@@ -189,7 +189,7 @@ class TrainConfig:
     if self.device_check_every is not None:
       _check_positive('device_check.every', self.device_check_every)
     self._check_profile()
-    self._check_optimizer()
+    self._check_parametrization()
     _check_positive('evaluation.batch_size', self.evaluation_batch_size)
     _check_divides(
       'batch_size',
@@ -202,14 +202,22 @@ class TrainConfig:
       'sequence_length', self.sequence_length, 'loss.chunk', self.loss.chunk
     )
 
-  def _check_optimizer(self) -> None:
+  def _check_parametrization(self) -> None:
     model, optimizer = self.model, self.optimizer
-    name = OPTIMIZER_OF.get(model.parametrization, optimizer.name)
-    if optimizer.name != name:
+    check_choice('model.parametrization', model.parametrization, tuple(RULES))
+    wanted = RULES[model.parametrization].optimizer
+    if wanted not in (None, optimizer.name):
       raise ValueError(
         f'model.parametrization = {model.parametrization!r} has rules for '
-        f'optimizer.name = {name!r}, which is {optimizer.name!r}: set one of '
+        f'optimizer.name = {wanted!r}, which is {optimizer.name!r}: set one of '
         'the two.'
+      )
+    head = parametrization_of(model).factors('head', ('vocab', 'embed'))
+    if model.tie_embeddings and head.init == 0:
+      raise ValueError(
+        f'model.parametrization = {model.parametrization!r} starts the output '
+        'head at zero, and model.tie_embeddings = True makes it the embedding: '
+        'set model.tie_embeddings = False.'
       )
     if model.tie_embeddings and optimizer.head_rate != 1:
       raise ValueError(

@@ -7,7 +7,7 @@ those of the base. What the forward pass needs beside (model/config.py): a
 branch of the residual stream is divided by the depth multiplier, logits by the
 width multiplier.
 
-To add a parametrization, write its rules and add a line to RULES.
+To add a parametrization, write its factors and add a line to RULES.
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ class Parametrization:
   def factors(self, kind: str, axes: tuple[str | None, ...]) -> Factors:
     """Of a parameter of this kind with these logical axes."""
     role = role_of(kind, axes)
-    found = RULES[self.name](self.width, self.depth)[role]
+    found = self._factors[role]
     if role == 'head' and self.zero_head:
       found = dataclasses.replace(found, init=0.0)
     return found
@@ -72,8 +72,12 @@ class Parametrization:
   @property
   def decay(self) -> float:
     """Factor of what a matrix decays by in a step."""
-    matrix = RULES[self.name](self.width, self.depth)['reads']
+    matrix = self._factors['reads']
     return matrix.learning_rate * matrix.weight_decay
+
+  @property
+  def _factors(self) -> dict[str, Factors]:
+    return RULES[self.name].factors(self.width, self.depth)
 
 
 def parametrization_of(model: ModelConfig) -> Parametrization:
@@ -187,11 +191,21 @@ def _from_base_depth(factors: Factors, depth: float) -> Factors:
   return dataclasses.replace(factors, init=factors.init * depth**0.5)
 
 
-# Factors of each role for a width and a depth multiplier.
-RULES: dict[str, Callable[[float, float], dict[str, Factors]]] = {
-  'standard': _standard,
-  'spectral': _spectral,
-  'completep': _completep,
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """A parametrization, whatever the model.
+
+  Attributes:
+    factors: of each role, from a width and a depth multiplier.
+    optimizer: that it is made for; None: any.
+  """
+
+  factors: Callable[[float, float], dict[str, Factors]]
+  optimizer: str | None = None
+
+
+RULES = {
+  'standard': Rules(_standard),
+  'spectral': Rules(_spectral, 'muon'),
+  'completep': Rules(_completep, 'adamw'),
 }
-# The optimizer that each is made for.
-OPTIMIZER_OF = {'spectral': 'muon', 'completep': 'adamw'}

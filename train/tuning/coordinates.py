@@ -23,6 +23,8 @@ from train.step import train_step
 from train.tuning.population import options_for
 
 Activations = dict[str, jax.Array]
+# Their names, in the order of a model.
+NAMES = ('embedding', 'attention', 'mlp', 'residual', 'logits')
 
 
 def activations(
@@ -123,7 +125,7 @@ def changes(
   numbers = jnp.array(seeds, jnp.uint32)
   options = _options(setup.mesh.devices.flat[0])
   squares = mapped.lower(numbers).compile(compiler_options=options)(numbers)
-  return {name: float(x.mean()) ** 0.5 for name, x in squares.items()}
+  return {name: float(squares[name].mean()) ** 0.5 for name in NAMES}
 
 
 def _options(device: Any) -> dict[str, Any]:
