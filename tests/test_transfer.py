@@ -142,6 +142,18 @@ def test_the_time_scale_of_the_decay_is_the_one_of_the_law(overrides):
   )
 
 
+def test_what_does_not_decay_stays():
+  for overrides in (
+    {'optimizer.weight_decay': 0.0},
+    {'optimizer.hyperball': True},
+  ):
+    tuned = config(**SPECTRAL | overrides)
+    found = transfer(tuned, Target(width=128, tokens=2e6)).config
+    assert field(found, 'optimizer.weight_decay') == field(
+      tuned, 'optimizer.weight_decay'
+    )
+
+
 def test_the_standard_parametrization_goes_by_a_law_or_not_at_all():
   found = transfer(config(), Target(width=128))
   assert field(found.config, 'optimizer.learning_rate') < 0.005

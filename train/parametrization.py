@@ -12,6 +12,7 @@ To add a parametrization, write its factors and add a line to RULES.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def parametrization_of(model: ModelConfig) -> Parametrization:
   )
 
 
-def base_shape(model: ModelConfig) -> dict[str, int | None]:
+def base_shape(model: ModelConfig) -> dict[str, Any]:
   """The fields of a model that name the shape of its base, with their values.
 
   Where they are None they are the model's own shape; models of other shapes

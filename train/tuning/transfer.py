@@ -137,8 +137,9 @@ def _budget(
     return fields
   fields |= schedule_fields(held, steps)
   rules['steps'] = (
-    f'{tokens:,.0f} tokens of {batch:,} rows of {held.sequence_length:,} a step'
-    + ('.' if target.tokens else ', as many as were tuned with.')
+    f'{tokens:,.0f} tokens'
+    + ('' if target.tokens else ', as many as were tuned with')
+    + f', by {batch:,} rows of {held.sequence_length:,} tokens a step.'
   )
   for name in ('warmup_steps', 'decay_steps'):
     old = getattr(held.optimizer, name)
@@ -186,6 +187,8 @@ def _weight_decay(
   """The weight decay, and its rule."""
   if not before.weight_decay:
     return before.weight_decay, 'Off, as tuned.'
+  if held.optimizer.hyperball:
+    return before.weight_decay, 'As tuned: no matrix decays on a hyperball.'
   law = carrying_law(WEIGHT_DECAY)
   factor = change(WEIGHT_DECAY, before, after)
   rules = [parametrization_of(config.model) for config in (held, run)]
