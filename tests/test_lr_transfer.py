@@ -4,7 +4,6 @@ import json
 import math
 
 import cases
-import numpy as np
 import pytest
 
 from configs.check import to_dict
@@ -97,33 +96,27 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(monkeypatch):
 
 
 LEARNED = {
-  'steps': 120, 'batch_size': 16, 'sequence_length': 64, 'loss.chunk': 64,
-  'model.vocab_size': 256, 'model.embed_dim': 64, 'model.num_heads': 2,
-  'model.num_kv_heads': 2, 'model.mlp_dim': 128,
+  'steps': 120, 'sequence_length': 64, 'loss.chunk': 64,
+  'model.vocab_size': 256, 'model.embed_dim': 64, 'model.num_layers': 1,
+  'model.num_heads': 2, 'model.num_kv_heads': 2, 'model.mlp_dim': 128,
   'model.tie_embeddings': False, 'optimizer.name': 'muon',
-  'optimizer.schedule': 'linear', 'optimizer.final_fraction': 0.0,
-  'optimizer.warmup_steps': 12,
+  'optimizer.learning_rate': 0.02, 'optimizer.schedule': 'linear',
+  'optimizer.final_fraction': 0.0, 'optimizer.warmup_steps': 12,
 }  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ('name', 'rate', 'moves'),
-  [('spectral', 0.06, False), ('standard', 0.02, True)],
+  ('name', 'moves'), [('spectral', False), ('standard', True)]
 )
-def test_the_best_rate_stays_where_it_is_meant_to(name, rate, moves):
+def test_the_best_rate_stays_where_it_is_meant_to(name, moves):
   config = to_dict(
-    cases.tiny_config(
-      **LEARNED,
-      **{'model.parametrization': name, 'optimizer.learning_rate': rate},
-    )
+    cases.tiny_config(**LEARNED | {'model.parametrization': name})
   )
   rows = made_up_rows(train_config(config))
   found = measure(config, rows, widths=(64, 128, 256), octaves=3, said=print)
   print(lr_transfer.text_of(found))
+  assert not found.open_ended
   assert (found.drift > 1) == moves
   best = [sweep.optimum.loss for sweep in found.sweeps]
-  if not moves:
-    assert found.cost < 0.02
-    assert best[0] > best[1] > best[2]
-    assert np.isfinite(best).all()
+  assert best[0] > best[1] > best[2]
