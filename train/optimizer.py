@@ -83,6 +83,8 @@ def _scale_and_decay(
   # On a hyperball there is nothing for it to do.
   kept = ('matrix',) if config.hyperball else ()
   decaying = set(config.decay_kinds).difference(kept)
+  if isinstance(config.weight_decay, (int, float)) and not config.weight_decay:
+    decaying = set()
 
   def one(update: jax.Array, param: jax.Array, kind: str, of: Factors):
     update = _times(update, of.learning_rate)
