@@ -299,7 +299,7 @@ def test_page_text_and_json_tell_the_same(ratios):
   assert 'A remark &amp; more.' in page
   assert '<ladder>' not in page
   assert page.count('<circle r="4"') == len(made.done)
-  assert page.count('opacity:.15') == len(ratios)
+  assert page.count('opacity:.15" d=') == len(ratios)
   assert not re.search(r'(src|href)=|url\(|nan', page)
   assert json.loads(json.dumps(found))['noise'] == found['noise']
 

@@ -92,7 +92,7 @@ def join_cluster(given: Given, *, expected: bool | None) -> Cluster | None:
   _watch = Watch(coordinator(), cluster.process_id)
   _watch.connect(cluster.num_processes, host=host, bound=_host(bound or ''))
   sys.excepthook = _leave_after(sys.excepthook)
-  if _first():
+  if is_first():
     print(
       f'Joined {cluster.num_processes} processes (by {cluster.launcher}); '
       f'process 0 listens on {bound or f"{address} and all other networks"}.',
@@ -116,7 +116,7 @@ def first_process_does(work: Callable[[], Any], what: str) -> None:
   client, key = coordinator(), next(_names)
   if client is None:
     work()
-  elif _first():
+  elif is_first():
     outcome = _FAILED
     try:
       work()
@@ -248,7 +248,7 @@ def _leave_after(hook: Hook) -> Hook:
   return leave_after
 
 
-def _first() -> bool:
+def is_first() -> bool:
   """Whether this is process 0; unlike jax.process_index it uses no device."""
   from jax._src.distributed import global_state
 

@@ -33,6 +33,8 @@ _LOOK_SECONDS = 1.0
 # Loading a library of a gigabyte stops all of Python for a while.
 _STARTUP_SECONDS, _STEP_SECONDS = 60.0, 10.0
 _CONNECT_SECONDS = 0.1
+# With process 0 ends the coordinator, and JAX aborts those that are still here.
+_HEARD_SECONDS = 1.0
 # They have just joined, and have nothing to do but to connect.
 _HERE_SECONDS = 10.0
 
@@ -121,9 +123,10 @@ class Watch:
       self._beat(_DONE)
 
   def say(self, words: str) -> None:
-    """Tells the others why process 0 ends, whose coordinator ends with it."""
+    """Tells the others why process 0 ends, and gives them time to end first."""
     if self._lifelines is not None and not self._me:
       self._lifelines.say(words)
+      time.sleep(_HEARD_SECONDS)
 
   def leave_alone(self, lost: str) -> NoReturn:
     """Ends this process, whose peers are lost; says why, if one of them did.

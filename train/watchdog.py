@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 
 from train.background import ENDING, looked_at
 from train.config import WatchdogConfig
+from train.distributed import is_first
 from train.exits import HANG
 
 _LOOK_SECONDS = 0.5
-_OTHERS_SECONDS = 2.0
+_OTHERS_SECONDS, _FIRST_SECONDS = 1.0, 3.5
 
 
 class Watchdog:
@@ -69,8 +70,8 @@ def _dump_and_exit(message: str) -> None:
   faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
   sys.stderr.flush()
   # The others are stuck as well, and the loss of this process would end them
-  # before they have written theirs.
-  time.sleep(_OTHERS_SECONDS)
+  # before they have written theirs; with process 0 JAX aborts them.
+  time.sleep(_FIRST_SECONDS if is_first() else _OTHERS_SECONDS)
   os._exit(HANG)
 
 
