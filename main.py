@@ -16,6 +16,9 @@ Commands:
   plan      memory, speed and cost of a run on a machine that need not be here
   ladder    train small models, and forecast the loss of the large one
   tune      find hyper-parameters by many trials
+  coordinate-check  does a step move activations alike at any width?
+  lr-transfer  does the best learning rate stay with the width?
+  transfer  write the configuration of a large run from a tuned small one
 
 Fields of the config are set by --config.FIELD=VALUE. All but prepare and a
 first train find the config of the run in the workdir.
@@ -28,13 +31,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from absl import app, logging
-from absl.flags import FLAGS, Error, adopt_module_key_flags
+from absl.flags import FLAGS, adopt_module_key_flags
 from etils import epath
 from ml_collections import ConfigDict
 
 from configs import flags, given
-from configs.check import from_dict, to_dict
-from configs.mistakes import config_files, explain, is_ours
+from configs.check import default_of, from_dict, to_dict
+from configs.mistakes import config_files, is_ours
 
 _STARTED = time.perf_counter()
 # --help lists them.
@@ -126,19 +129,11 @@ def sample() -> None:
   from train.commands import sample_run
   from train.config import train_config
 
-  prompts = list(flags.PROMPTS.value)
-  if flags.PROMPTS_FILE.value is not None:
-    file = epath.Path(flags.PROMPTS_FILE.value)
-    if not file.exists():
-      raise given.UsageError(f'--prompts_file: there is no file {file}.')
-    # What is not UTF-8 is refused by name.
-    text = file.read_bytes().decode(errors='surrogateescape')
-    prompts += text.splitlines()
   pairs = sample_run(
     train_config(given.config()),
     workdir=given.workdir(),
     which=flags.CHECKPOINT.value,
-    prompts=prompts or [''],
+    prompts=given.prompts(),
     sampling=SamplingConfig(
       max_tokens=flags.MAX_TOKENS.value,
       temperature=flags.TEMPERATURE.value,
@@ -198,21 +193,11 @@ def documents() -> None:
 
 def verify() -> None:
   """Compares loss and gradients of every mesh with those of one device."""
-  # The compiler's remarks on layouts that are slow are not for this table; and
-  # much is compiled, and run once.
+  # The compiler's remarks on layouts that are slow are not for this table.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  os.environ.setdefault(
-    'XLA_FLAGS',
-    '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
-  )
-  import jax
+  from train.verify import emulated_devices, verify_and_print
 
-  jax.config.update('jax_platforms', 'cpu')
-  if not os.environ.get('JAX_NUM_CPU_DEVICES'):
-    jax.config.update('jax_num_cpu_devices', 8)
-  from train.verify import verify_and_print
-
-  if not verify_and_print(to_dict(given.config()), jax.devices()):
+  if not verify_and_print(to_dict(given.config()), emulated_devices()):
     sys.exit(1)
 
 
@@ -302,20 +287,58 @@ def tune() -> None:
     print(f'Written: {file}')
 
 
+def coordinate_check() -> None:
+  """Compares how activations of several widths, or depths, move."""
+  from train.tuning.coordinate_check import check_and_print
+
+  workdir = given.workdir() if flags.WORKDIR.value else None
+  sizes = {'widths': flags.WIDTHS.value, 'depths': flags.DEPTHS.value}
+  if not check_and_print(to_dict(given.config()), **sizes, workdir=workdir):
+    sys.exit(1)
+
+
+def lr_transfer() -> None:
+  """Compares the best learning rates of several widths."""
+  from input_pipeline.augmentation.config import augmentation_config
+  from input_pipeline.config import training_data
+  from train.tuning.lr_transfer import measure_and_print
+
+  config = given.config()
+  measure_and_print(
+    to_dict(config),
+    training_data(config),
+    augmentation_config(config),
+    widths=flags.WIDTHS.value,
+    octaves=flags.OCTAVES.value,
+    workdir=given.workdir(),
+  )
+
+
+def transfer() -> None:
+  """Writes the configuration of a large run from a tuned small one."""
+  from train.tuning.transfer import Target, transfer_and_print
+
+  config, workdir = given.config(), given.workdir()
+  transfer_and_print(
+    to_dict(config),
+    Target(**given.target()),
+    base=to_dict(default_of(config.to_dict())),
+    origin=(config_files(sys.argv) or [str(workdir)])[-1],
+    workdir=workdir,
+  )
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
-  'train': train,
-  'supervise': supervise,
-  'prepare': prepare,
-  'evaluate': evaluate,
-  'sample': sample,
-  'checkpoints': checkpoints,
-  'report': report,
-  'documents': documents,
-  'verify': verify,
-  'plan': plan,
-  'ladder': ladder,
-  'tune': tune,
-}
+  command.__name__.replace('_', '-'): command
+  for command in (
+    train, supervise, prepare, evaluate, sample, checkpoints, report, documents,
+    verify, plan, ladder, tune, coordinate_check, lr_transfer, transfer,
+  )
+}  # fmt: skip
+# They set JAX up themselves, or have no use for it.
+_WITHOUT_JAX = (supervise, report, documents, verify, plan, transfer)
+# They run on one machine, whatever its launcher says of others.
+_ALONE = (*_WITHOUT_JAX, coordinate_check, lr_transfer)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -328,10 +351,10 @@ def main(argv: Sequence[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   joined = False
   try:
-    command = _command(argv)
-    if command not in (supervise, report, documents, verify, plan):
+    command = COMMANDS[given.command(argv, COMMANDS)]
+    if command not in _ALONE:
       joined = process.join_cluster(FLAGS, expected=flags.MULTIHOST.value)
-    if command not in (supervise, prepare, report, documents, verify, plan):
+    if command not in (*_WITHOUT_JAX, prepare):
       _set_up_jax()
     command()
   except given.UsageError as error:
@@ -342,16 +365,6 @@ def main(argv: Sequence[str]) -> None:
     if not isinstance(error, ValueError) or is_ours(error):
       process.fail_as_designed(error, joined)
     raise
-
-
-def _command(argv: Sequence[str]) -> Callable[[], None]:
-  words = argv[1:] or ['train']
-  if len(words) > 1 or words[0] not in COMMANDS:
-    raise given.UsageError(
-      f'{" ".join(words)!r} is no command; the commands are '
-      f'{", ".join(COMMANDS)}.'
-    )
-  return COMMANDS[words[0]]
 
 
 def _set_up_jax() -> None:
@@ -370,21 +383,12 @@ def _is_first_process() -> bool:
 
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; a mistake in it is one line."""
-  from train.exits import USAGE_ERROR
-  from train.process import fail
+  from train import exits, process
 
   try:
-    flags.define_search(argv)
-    words = FLAGS([a.replace('--dry-run', '--dry_run') for a in argv])
-    # The flag reads the file when it is first used; look for it now.
-    if not all(os.path.exists(file) for file in config_files(argv)):
-      raise FileNotFoundError
-    return words
-  except (
-    Error, AttributeError, KeyError, TypeError, ValueError, OSError,
-  ) as error:  # fmt: skip
-    fail(explain(argv, error), USAGE_ERROR)
-  raise AssertionError
+    return given.parse(argv)
+  except given.UsageError as error:
+    process.fail(str(error), exits.USAGE_ERROR)
 
 
 if __name__ == '__main__':

@@ -31,7 +31,7 @@ def check(config: Any) -> ConfigDict:
       f'get_config() returned a {type(config).__name__}; return the ConfigDict '
       'that configs.base.get_config() makes.'
     )
-  known, given = fields(_default(config.to_dict())), fields(config)
+  known, given = fields(default_of(config.to_dict())), fields(config)
   for name in given:
     if name not in known:
       raise ValueError(unknown_field(name, known))
@@ -44,7 +44,7 @@ def check(config: Any) -> ConfigDict:
   return config
 
 
-def _default(config: dict[str, Any]) -> ConfigDict:
+def default_of(config: dict[str, Any]) -> ConfigDict:
   """base.py's configuration, with a mixture of the same names."""
   default = base.get_config()
   data = config.get('data')
@@ -132,7 +132,7 @@ def from_dict(saved: dict[str, Any]) -> ConfigDict:
   Raises:
     ValueError: it does not fit base.py any more.
   """
-  config = _default(saved)
+  config = default_of(saved)
   known = fields(config)
   try:
     given = ConfigDict(saved)

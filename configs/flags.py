@@ -86,6 +86,28 @@ STORAGE = flags.DEFINE_string(
   'tune: address of a database that several hosts reach, such as '
   'postgresql+psycopg://HOST/NAME; without it, a file in the workdir.',
 )
+WIDTHS = flags.DEFINE_list(
+  'widths',
+  [],
+  'coordinate-check, lr-transfer: model.embed_dim of the models, such as '
+  '64,128,256.',
+)
+DEPTHS = flags.DEFINE_list(
+  'depths',
+  [],
+  'coordinate-check: model.num_layers of the models, in place of widths.',
+)
+OCTAVES = flags.DEFINE_integer(
+  'octaves',
+  3,
+  'lr-transfer: learning rates to either side of that of the configuration.',
+)
+WIDTH = flags.DEFINE_integer('width', None, 'transfer: model.embed_dim.')
+DEPTH = flags.DEFINE_integer('depth', None, 'transfer: model.num_layers.')
+BATCH_SIZE = flags.DEFINE_integer(
+  'batch_size', None, 'transfer: rows of a step.'
+)
+TOKENS = flags.DEFINE_float('tokens', None, 'transfer: tokens to train on.')
 DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'tune: say what would be done, and do nothing.'
 )

@@ -1,15 +1,53 @@
-"""What the command line gives: configuration, search and workdir."""
+"""What the command line gives."""
 
-from absl.flags import FLAGS
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from absl.flags import FLAGS, Error
 from etils import epath
 from ml_collections import ConfigDict
 
 from configs import flags
 from configs.check import check, from_json
+from configs.mistakes import config_files, explain
 
 
 class UsageError(Exception):
   """The command line is wrong; the message is all that a user needs."""
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Parses the command line, and returns its words that are no flags.
+
+  Raises:
+    UsageError: there is a mistake in it.
+  """
+  try:
+    flags.define_search(argv)
+    words = FLAGS([a.replace('--dry-run', '--dry_run') for a in argv])
+    # The flag reads the file when it is first used; look for it now.
+    if not all(os.path.exists(file) for file in config_files(argv)):
+      raise FileNotFoundError
+    return words
+  except (
+    Error, AttributeError, KeyError, TypeError, ValueError, OSError,
+  ) as error:  # fmt: skip
+    raise UsageError(explain(argv, error)) from error
+
+
+def command(argv: Sequence[str], known: Collection[str]) -> str:
+  """The command that is to run, one of those that are known.
+
+  Raises:
+    UsageError: it is none of them.
+  """
+  words = argv[1:] or ['train']
+  if len(words) > 1 or words[0] not in known:
+    raise UsageError(
+      f'{" ".join(words)!r} is no command; the commands are {", ".join(known)}.'
+    )
+  return words[0]
 
 
 def workdir() -> epath.Path:
@@ -55,3 +93,30 @@ def search() -> ConfigDict:
       '--config=configs/tune_tiny.py'
     )
   return found
+
+
+def target() -> dict[str, Any]:
+  """The size of a large run; None: as in the tuned one."""
+  return {
+    'width': flags.WIDTH.value,
+    'depth': flags.DEPTH.value,
+    'batch_size': flags.BATCH_SIZE.value,
+    'tokens': flags.TOKENS.value,
+  }
+
+
+def prompts() -> list[str]:
+  """The texts to continue.
+
+  Raises:
+    UsageError: the file that should hold them is missing.
+  """
+  given = list(flags.PROMPTS.value)
+  if flags.PROMPTS_FILE.value is not None:
+    file = epath.Path(flags.PROMPTS_FILE.value)
+    if not file.exists():
+      raise UsageError(f'--prompts_file: there is no file {file}.')
+    # What is not UTF-8 is refused by name.
+    text = file.read_bytes().decode(errors='surrogateescape')
+    given += text.splitlines()
+  return given or ['']

@@ -33,7 +33,7 @@ CONTEXT_PARALLELISMS = ('all_gather', 'ring', 'ulysses')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MoeConfig:
-  """Mixture of experts; fields as in configs/base.py."""
+  """Mixture of experts; fields as in configs/model.py."""
 
   num_experts: int
   experts_per_token: int
@@ -72,7 +72,7 @@ class MoeConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-  """Architecture of a decoder-only transformer; fields as in configs/base.py.
+  """Architecture of a decoder-only transformer; fields as in configs/model.py.
 
   Some fields come from elsewhere in the run's configuration: `max_length`, the
   tokens of a row; `isolate_documents`; `visible_prefixes`, whether batches have
@@ -104,6 +104,10 @@ class ModelConfig:
   tie_embeddings: bool
   use_bias: bool
   init_std: float
+  zero_head: bool
+  parametrization: str
+  base_embed_dim: int | None
+  base_num_layers: int | None
   embedding_dropout: float
   attention_dropout: float
   residual_dropout: float
@@ -131,6 +135,7 @@ class ModelConfig:
       'head_dim', 'mlp_dim', 'max_length', 'sliding_window',
       'attention_softcap', 'logits_softcap', 'rope_theta', 'norm_epsilon',
       'init_std', 'splash_block_q', 'splash_block_kv', 'microbatches',
+      'base_embed_dim', 'base_num_layers',
     ):  # fmt: skip
       field = name if name == 'microbatches' else f'model.{name}'
       _check_positive(field, getattr(self, name))
@@ -149,6 +154,7 @@ class ModelConfig:
         raise ValueError(
           f'model.{name} is {getattr(self, name)!r}; choose one of {choices}.'
         )
+    self._check_parametrization()
     if (self.compute_dtype, self.gradient_dtype) == ('float32', 'bfloat16'):
       raise ValueError(
         "model.gradient_dtype = 'bfloat16' would round what "
@@ -171,6 +177,23 @@ class ModelConfig:
         f'model.head_dim = {self.head_dim} is odd; rotary positions turn '
         'pairs of numbers: make it even.'
       )
+
+  def _check_parametrization(self):
+    if self.tie_embeddings and self.zero_head:
+      raise ValueError(
+        'model.zero_head is True, and model.tie_embeddings = True makes the '
+        'head the embedding, which must not start at zero: set '
+        'model.tie_embeddings = False.'
+      )
+    if self.parametrization != 'standard':
+      return
+    for name in ('base_embed_dim', 'base_num_layers'):
+      if getattr(self, name) is not None:
+        raise ValueError(
+          f'model.{name} is {getattr(self, name)}, and model.parametrization = '
+          "'standard' has no rule for other shapes: choose another, or set "
+          f'model.{name} to None.'
+        )
 
   def _check_offload(self):
     for name in self.offload_activations:
@@ -204,6 +227,16 @@ class ModelConfig:
           f'num_experts = {self.moe.num_experts}) support none: set it to '
           f'{type(getattr(self, name))()}.'
         )
+
+  @property
+  def width_multiplier(self) -> float:
+    """Width, in widths at which the hyper-parameters hold."""
+    return self.embed_dim / (self.base_embed_dim or self.embed_dim)
+
+  @property
+  def depth_multiplier(self) -> float:
+    """Layers, in depths at which the hyper-parameters hold."""
+    return self.num_layers / (self.base_num_layers or self.num_layers)
 
   @property
   def gated(self) -> bool:

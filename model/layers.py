@@ -28,6 +28,11 @@ def softcap(x: jax.Array, cap: float | None) -> jax.Array:
   return x if cap is None else cap * jnp.tanh(x / cap)
 
 
+def scale(x: jax.Array, factor: float) -> jax.Array:
+  """x times a number, in the dtype of x; 1 leaves the program as it is."""
+  return x if factor == 1 else x * factor
+
+
 @struct.dataclass
 class RowKeys:
   """Random keys of rows: what is drawn for one depends on no other.

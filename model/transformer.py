@@ -64,19 +64,24 @@ class Block(nnx.Module):
   ) -> tuple[jax.Array, KeyValues, Routing | None]:
     """Applies one layer; arguments as in Attention and Moe."""
     config, order = self.config, self.config.row_order
+    # A sum of L branches, each of whose weights learn as fast as in a model of
+    # another depth, then moves as fast (Dey et al. 2025).
+    share = 1 / config.depth_multiplier
     keys: list[nn.RowKeys | None] = [None] * 4
     if dropout_keys is not None:
       keys = [dropout_keys.fold_in(site) for site in range(4)]
     h_BTD, cache = self.attention(
       self.attention_norm(x_BTD), attend, angles, keys[0], cache, slot
     )
-    x_BTD = x_BTD + nn.dropout(h_BTD, 'residual', keys[1], order)
+    h_BTD = nn.dropout(h_BTD, 'residual', keys[1], order)
+    x_BTD = x_BTD + nn.scale(h_BTD, share)
     h_BTD, routing = self.mlp_norm(x_BTD), None
     if config.moe.num_experts:
       h_BTD, routing = self.moe(h_BTD, valid_BT)
     else:
       h_BTD = self.mlp(h_BTD, keys[2])
-    x_BTD = x_BTD + nn.dropout(h_BTD, 'residual', keys[3], order)
+    h_BTD = nn.dropout(h_BTD, 'residual', keys[3], order)
+    x_BTD = x_BTD + nn.scale(h_BTD, share)
     return _place(x_BTD, config.axis_rules), cache, routing
 
 
@@ -84,7 +89,8 @@ class Output(NamedTuple):
   """What the model makes of tokens.
 
   Attributes:
-    x_BTD: the normalised hidden states that the head turns into logits.
+    x_BTD: the normalised hidden states that the head turns into logits,
+      divided by the width multiplier.
     cache: the extended cache; None without one.
     routing: of all layers, with a leading axis L; None without experts.
   """
@@ -158,7 +164,9 @@ class Transformer(nnx.Module):
     else:
       assert visible_BT is None, 'decoding sees no later tokens'
       x_BTD, cache, routing = self._decode(x_BTD, places, cache)
-    return Output(self.final_norm(x_BTD), cache, routing)
+    # The head's weights learn as fast at any width, and add up more of them.
+    x_BTD = nn.scale(self.final_norm(x_BTD), 1 / config.width_multiplier)
+    return Output(x_BTD, cache, routing)
 
   def _forward(self, x_BTD, places, dropout_keys):
     """All layers on whole rows, at once or in the stages of a pipeline."""

@@ -80,6 +80,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     'model.moe.weight_scale': 2.5,
     'model.moe.balance_rate': 0.01,
   },
+  'completep-wider-deeper': {
+    'model.parametrization': 'completep',
+    'model.base_embed_dim': 8,
+    'model.base_num_layers': 1,
+  },
   'learned-window-gqa': {
     'model.positions': 'learned',
     'model.sliding_window': 3,

@@ -118,12 +118,17 @@ def hidden_states(
   if config.positions == 'learned':
     x_TD = x_TD + params['positions'][positions]
   blocks = params['blocks']
+  width, depth = config.embed_dim, config.num_layers
+  wider = width / (config.base_embed_dim or width)
+  deeper = depth / (config.base_num_layers or depth)
   for layer in range(config.num_layers):
     h_TD = _norm(x_TD, blocks['attention_norm'], layer, config)
-    x_TD = x_TD + _attention(h_TD, blocks['attention'], layer, places, config)
+    h_TD = _attention(h_TD, blocks['attention'], layer, places, config)
+    x_TD = x_TD + h_TD / deeper
     h_TD = _norm(x_TD, blocks['mlp_norm'], layer, config)
     if config.moe.num_experts:
-      x_TD = x_TD + _moe(h_TD, blocks['moe'], layer, config)
+      h_TD = _moe(h_TD, blocks['moe'], layer, config)
     else:
-      x_TD = x_TD + _mlp(h_TD, blocks['mlp'], layer, config)
-  return _norm(x_TD, params['final_norm'], None, config)
+      h_TD = _mlp(h_TD, blocks['mlp'], layer, config)
+    x_TD = x_TD + h_TD / deeper
+  return _norm(x_TD, params['final_norm'], None, config) / wider

@@ -48,6 +48,19 @@ FEATURES = {
   'soft-cap': {'model.attention_softcap': 2.0, 'model.logits_softcap': 3.0},
   'seen prefixes': {'augmentation.ul2.r_rate': 0.1},
   'learned positions': {'model.positions': 'learned'},
+  'spectral': {
+    'model.parametrization': 'spectral',
+    'model.base_embed_dim': 8,
+    'model.base_num_layers': 1,
+    'model.tie_embeddings': False,
+    'optimizer.name': 'muon',
+  },
+  'completep': {
+    'model.parametrization': 'completep',
+    'model.base_embed_dim': 8,
+    'model.base_num_layers': 1,
+  },
+  'hyperball': {'optimizer.hyperball': True},
 }
 # Pairs that are refused, and what the error names.
 UNSUPPORTED = {
@@ -63,11 +76,11 @@ UNSUPPORTED = {
 # Between them these hold nearly every pair that goes together.
 GROUPS = [
   ('accumulation', 'remat', 'split experts', 'context', 'stages', 'window',
-   'residual dropout', 'soft-cap', 'attention dropout'),
+   'residual dropout', 'soft-cap', 'attention dropout', 'spectral'),
 ]  # fmt: skip
 SLOW_GROUPS = [
   ('one text a row', 'unrolled layers', 'ring', 'tensor', 'stages', 'remat',
-   'biases', 'feed-forward dropout', 'learned positions'),
+   'biases', 'feed-forward dropout', 'learned positions', 'completep'),
   ('accumulation', 'experts', 'ulysses', 'tensor', 'fsdp', 'unrolled layers',
    'window', 'soft-cap', 'attention dropout', 'residual dropout'),
   ('stages', 'splash', 'context', 'tensor', 'remat', 'window', 'soft-cap',

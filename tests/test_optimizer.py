@@ -9,6 +9,7 @@ import pytest
 
 from model.params import KINDS
 from train.optimizer import OPTIMIZERS, make_optimizer
+from train.parametrization import Parametrization
 from train.state import init_state, state_shardings
 from train.step import gradients
 
@@ -41,16 +42,20 @@ def arrays(seed):
   }
 
 
-def optimizer(**overrides):
+STANDARD = Parametrization()
+
+
+def optimizer(parametrization=STANDARD, **overrides):
   fields = {
     'learning_rate': 0.5, 'warmup_steps': 0, 'weight_decay': 0.0,
     'clip_norm': None,
   }  # fmt: skip
   config = cases.tiny_train_config(
-    **{f'optimizer.{k}': v for k, v in (fields | overrides).items()}
+    **{f'optimizer.{k}': v for k, v in (fields | overrides).items()},
+    **{'model.tie_embeddings': False},
   ).optimizer
   schedule = optax.constant_schedule(config.learning_rate)
-  return make_optimizer(config, schedule, KIND, AXES)
+  return make_optimizer(config, parametrization, schedule, KIND, AXES)
 
 
 def updates(transformation, *gradients, params=None):

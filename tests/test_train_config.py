@@ -14,7 +14,8 @@ NOT_POSITIVE = [
   (f'model.{name}', value)
   for name in (
     'vocab_size', 'embed_dim', 'num_layers', 'num_heads', 'num_kv_heads',
-    'head_dim', 'mlp_dim', 'sliding_window',
+    'head_dim', 'mlp_dim', 'sliding_window', 'base_embed_dim',
+    'base_num_layers',
   )
   for value in (0, -1)
 ] + [
@@ -33,7 +34,7 @@ RATES = [
 CHOICES = [
   ('model.mlp', 'relu'), ('model.norm', 'batch'), ('model.positions', 'alibi'),
   ('model.remat', 'some'), ('model.compute_dtype', 'float16'),
-  ('model.gradient_dtype', 'float16'),
+  ('model.gradient_dtype', 'float16'), ('model.parametrization', 'mup'),
   ('optimizer.name', 'adam'), ('optimizer.schedule', 'exponential'),
   ('optimizer.decay_kinds', ('matrix', 'weights')),
   ('early_stopping.metric', 'accuracy'),
@@ -48,6 +49,7 @@ RANGES = [
   ('optimizer.final_fraction', 1.1), ('optimizer.epsilon', -1e-8),
   ('optimizer.b1', 1.1), ('optimizer.b2', -0.1), ('optimizer.momentum', 2.0),
   ('optimizer.ema_decay', 1.5), ('optimizer.clip_norm', 0.0),
+  ('optimizer.embedding_rate', -1.0), ('optimizer.head_rate', math.nan),
   ('optimizer.warmup_steps', -1), ('optimizer.warmup_steps', 21),
   ('early_stopping.patience', 0), ('early_stopping.min_delta', -1.0),
   ('early_stopping.target', 0.0), ('early_stopping.max_tokens', 0),
@@ -76,6 +78,31 @@ def test_a_value_out_of_range_names_its_field(field, value):
       ['model.embed_dim = 30', 'model.num_heads = 4', 'model.head_dim'],
     ),
     ({'model.head_dim': 5}, ['model.head_dim = 5', 'even']),
+    (
+      {'model.zero_head': True},
+      ['model.zero_head is True', 'model.tie_embeddings = True'],
+    ),
+    (
+      {'model.parametrization': 'spectral', 'optimizer.name': 'muon'},
+      ["model.parametrization = 'spectral'", 'model.tie_embeddings = True'],
+    ),
+    (
+      {'model.parametrization': 'completep', 'optimizer.name': 'lion'},
+      ["model.parametrization = 'completep'", "optimizer.name = 'adamw'",
+       "'lion'"],
+    ),
+    (
+      {'model.parametrization': 'spectral', 'model.tie_embeddings': False},
+      ["model.parametrization = 'spectral'", "optimizer.name = 'muon'"],
+    ),
+    (
+      {'model.base_embed_dim': 16},
+      ['model.base_embed_dim is 16', "model.parametrization = 'standard'"],
+    ),
+    (
+      {'optimizer.head_rate': 2.0},
+      ['optimizer.head_rate is 2.0', 'model.tie_embeddings = True'],
+    ),
     (
       {'model.gradient_dtype': 'bfloat16'},
       ["model.gradient_dtype = 'bfloat16'", "compute_dtype = 'float32'"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from model.config import ModelConfig, model_config
 from model.params import KINDS
+from train.parametrization import RULES, parametrization_of
 
 ON_FAILURE = ('stop', 'continue')
 ON_BAD_STEP = ('skip', 'roll_back', 'stop')
@@ -44,6 +45,9 @@ class OptimizerConfig:
   b2: float
   epsilon: float
   momentum: float
+  embedding_rate: float
+  head_rate: float
+  hyperball: bool
   clip_norm: float | None
   ema_decay: float | None
   steps: int
@@ -57,6 +61,8 @@ class OptimizerConfig:
     _check_range('optimizer.weight_decay', self.weight_decay, 0, math.inf)
     _check_range('optimizer.final_fraction', self.final_fraction, 0, 1)
     _check_range('optimizer.epsilon', self.epsilon, 0, math.inf)
+    for name in ('embedding_rate', 'head_rate'):
+      _check_range(f'optimizer.{name}', getattr(self, name), 0, math.inf)
     for name in ('b1', 'b2', 'momentum', 'ema_decay'):
       value = getattr(self, name)
       if value is not None:
@@ -194,6 +200,7 @@ class TrainConfig:
     if self.device_check_every is not None:
       _check_positive('device_check.every', self.device_check_every)
     self._check_profile()
+    self._check_parametrization()
     _check_positive('evaluation.batch_size', self.evaluation_batch_size)
     _check_divides(
       'batch_size',
@@ -205,6 +212,30 @@ class TrainConfig:
     _check_divides(
       'sequence_length', self.sequence_length, 'loss.chunk', self.loss.chunk
     )
+
+  def _check_parametrization(self) -> None:
+    model, optimizer = self.model, self.optimizer
+    check_choice('model.parametrization', model.parametrization, tuple(RULES))
+    wanted = RULES[model.parametrization].optimizer
+    if wanted not in (None, optimizer.name):
+      raise ValueError(
+        f'model.parametrization = {model.parametrization!r} has rules for '
+        f'optimizer.name = {wanted!r}, which is {optimizer.name!r}: set one of '
+        'the two.'
+      )
+    head = parametrization_of(model).factors('head', ('vocab', 'embed'))
+    if model.tie_embeddings and head.init == 0:
+      raise ValueError(
+        f'model.parametrization = {model.parametrization!r} starts the output '
+        'head at zero, and model.tie_embeddings = True makes it the embedding: '
+        'set model.tie_embeddings = False.'
+      )
+    if model.tie_embeddings and optimizer.head_rate != 1:
+      raise ValueError(
+        f'optimizer.head_rate is {optimizer.head_rate}, and '
+        'model.tie_embeddings = True leaves no head of its own: set '
+        'optimizer.embedding_rate, or model.tie_embeddings = False.'
+      )
 
   def _check_profile(self) -> None:
     start, steps = self.log_profile_start, self.log_profile_steps

@@ -173,6 +173,15 @@ def prepared_repetition(
     repack: documents are packed into rows anew in each epoch.
     steps: of the run.
   """
+  stores = open_prepared(data)
+  if stores is None:
+    return ()
+  stream = stores.stream(seed=seed, batch_size=batch_size, repack=repack)
+  return repetition(stream, steps)
+
+
+def open_prepared(data: 'TrainingData') -> 'Stores | None':
+  """Opens datasets of this machine; None where one is not prepared."""
   from input_pipeline.manifest import store_directories
   from input_pipeline.store import MANIFEST
   from input_pipeline.stores import open_stores
@@ -180,16 +189,13 @@ def prepared_repetition(
   found = store_directories(
     [part.data for part in data.parts], data.tokenizer_shares
   )
-  # A plan does not wait for a network.
+  # What asks for them does not wait for a network.
   if not all(
     '://' not in str(directory) and (directory / MANIFEST).exists()
     for directory in found
   ):
-    return ()
-  stream = open_stores(data).stream(
-    seed=seed, batch_size=batch_size, repack=repack
-  )
-  return repetition(stream, steps)
+    return None
+  return open_stores(data)
 
 
 def _validation_batches(setup: Setup, store: 'Store') -> Iterator[jax.Array]:

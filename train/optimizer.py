@@ -12,6 +12,8 @@ import optax
 
 from model.params import Params
 from train.config import OptimizerConfig, check_choice
+from train.hyperball import STACKED, on_hyperballs
+from train.parametrization import Factors, Parametrization
 
 # Update size of an orthogonalised matrix, per square root of its larger side,
 # that matches AdamW's (Liu et al. 2025, "Muon is scalable", section 2.2).
@@ -20,6 +22,7 @@ _MUON_RMS = 0.2
 
 def make_optimizer(
   config: OptimizerConfig,
+  parametrization: Parametrization,
   schedule: optax.Schedule,
   kinds: Params,
   axes: Params,
@@ -27,10 +30,12 @@ def make_optimizer(
   """Builds the optimizer.
 
   Weight decay is decoupled (Loshchilov and Hutter 2019): a parameter of a
-  decaying kind shrinks by learning_rate * weight_decay in each step.
+  decaying kind shrinks by learning_rate * weight_decay in each step, whatever
+  its embedding_rate or head_rate.
 
   Args:
     config: optimizer section.
+    parametrization: factors of each parameter.
     schedule: learning rate of each step.
     kinds: kind of each parameter, as declared.
     axes: logical axes of each parameter, as declared.
@@ -38,17 +43,69 @@ def make_optimizer(
   Raises:
     ValueError: there is no such optimizer.
   """
-  decays = jax.tree.map(lambda kind: kind in config.decay_kinds, kinds)
   check_choice('optimizer.name', config.name, tuple(OPTIMIZERS))
+  factors = jax.tree.map(parametrization.factors, kinds, axes)
   chain = []
   if config.clip_norm is not None:
     chain.append(optax.clip_by_global_norm(config.clip_norm))
   chain += [
-    OPTIMIZERS[config.name](config, kinds, axes),
-    optax.add_decayed_weights(config.weight_decay, mask=decays),
-    optax.scale_by_learning_rate(schedule),
+    _with_epsilons(OPTIMIZERS[config.name](config, kinds, axes), factors),
+    _scale_and_decay(config, kinds, factors),
+    on_hyperballs(schedule, kinds, axes)
+    if config.hyperball
+    else optax.scale_by_learning_rate(schedule),
   ]
   return optax.chain(*chain)
+
+
+def _with_epsilons(
+  preconditioner: optax.GradientTransformation, factors: Params
+) -> optax.GradientTransformation:
+  """Gives each parameter its own epsilon.
+
+  What Adam makes of g / f with epsilon, it makes of g with f * epsilon.
+  """
+
+  def update(gradients, state, params=None):
+    gradients = jax.tree.map(
+      lambda g, of: _times(g, 1 / of.epsilon), gradients, factors
+    )
+    return preconditioner.update(gradients, state, params)
+
+  return optax.GradientTransformation(preconditioner.init, update)
+
+
+def _scale_and_decay(
+  config: OptimizerConfig, kinds: Params, factors: Params
+) -> optax.GradientTransformation:
+  """Multiplies updates by the factors of rates, and adds weight decay."""
+  rates = {'embedding': config.embedding_rate, 'head': config.head_rate}
+  # On a hyperball there is nothing for it to do.
+  kept = ('matrix',) if config.hyperball else ()
+  decaying = set(config.decay_kinds).difference(kept)
+  if isinstance(config.weight_decay, (int, float)) and not config.weight_decay:
+    decaying = set()
+
+  def one(update: jax.Array, param: jax.Array, kind: str, of: Factors):
+    update = _times(update, of.learning_rate)
+    update = _times(update, rates.get(kind, 1.0))
+    if kind not in decaying:
+      return update
+    decay = _times(config.weight_decay, of.learning_rate * of.weight_decay)
+    return update + decay * param
+
+  def apply(updates, params):
+    return jax.tree.map(one, updates, params, kinds, factors)
+
+  # Masked for nothing: checkpoints hold the state of add_decayed_weights.
+  return optax.masked(
+    optax.stateless(apply), jax.tree.map(lambda _: True, kinds)
+  )
+
+
+def _times(value, factor):
+  """A product; a factor that is 1 leaves the program as it is."""
+  return value if isinstance(factor, float) and factor == 1 else value * factor
 
 
 def _adamw(config, kinds, axes):
@@ -103,9 +160,7 @@ def _muon(config, kinds, axes):
 
 def _muon_dimensions(names: tuple[str | None, ...]):
   """Which axes of a stacked weight make up its rows, and which its columns."""
-  inner = [
-    i for i, name in enumerate(names) if name not in ('layers', 'experts')
-  ]
+  inner = [i for i, name in enumerate(names) if name not in STACKED]
   # An attention output reads (heads, head_dim); all others read one axis.
   reads = 2 if names[inner[0]] == 'heads' else 1
   return optax.contrib.MuonDimensionNumbers(

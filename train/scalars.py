@@ -24,9 +24,9 @@ TRACED = (
   'model.embedding_dropout', 'model.mlp_dropout', 'model.residual_dropout',
   'model.moe.balance_loss', 'model.moe.router_z_loss', 'optimizer.b1',
   'optimizer.b2', 'optimizer.clip_norm', 'optimizer.decay_steps',
-  'optimizer.ema_decay', 'optimizer.epsilon', 'optimizer.final_fraction',
-  'optimizer.learning_rate', 'optimizer.momentum', 'optimizer.warmup_steps',
-  'optimizer.weight_decay',
+  'optimizer.ema_decay', 'optimizer.embedding_rate', 'optimizer.epsilon',
+  'optimizer.final_fraction', 'optimizer.head_rate', 'optimizer.learning_rate',
+  'optimizer.momentum', 'optimizer.warmup_steps', 'optimizer.weight_decay',
 )  # fmt: skip
 _WHOLE = ('seed', 'steps')
 # Where one of these is 0 or None, the step leaves something out.

@@ -18,6 +18,7 @@ from train.config import TrainConfig
 from train.early_stopping import may_cool_down
 from train.mesh import parameter_shardings, shardings_like, split_further
 from train.optimizer import make_optimizer
+from train.parametrization import parametrization_of, scale_initial
 from train.schedule import make_schedule, planned_decay
 
 # Streams of random numbers, told apart by folding these into the run's key.
@@ -67,7 +68,12 @@ class Recipe:
 
   def init(self) -> TrainState:
     """The state of step 0."""
-    params = split(build_model(self.config))[1]
+    params = scale_initial(
+      parametrization_of(self.config.model),
+      split(build_model(self.config))[1],
+      self.kinds,
+      self.axes,
+    )
     averaged = self.config.optimizer.ema_decay is not None
     decay_begin = None
     if may_cool_down(self.config):
@@ -84,7 +90,7 @@ class Recipe:
 
 
 def build_model(config: TrainConfig) -> Transformer:
-  """The model of a run with its initial weights."""
+  """The model of a run, with the initial weights of 'standard'."""
   return Transformer(random_key(config.seed, _INIT), config.model)
 
 
@@ -112,7 +118,9 @@ def with_decay(recipe: Recipe, begin: jax.Array | None) -> Recipe:
 
 def _recipe(config, graphdef, axes, kinds, decay_begin=None) -> Recipe:
   schedule = make_schedule(config.optimizer, decay_begin)
-  optimizer = make_optimizer(config.optimizer, schedule, kinds, axes)
+  optimizer = make_optimizer(
+    config.optimizer, parametrization_of(config.model), schedule, kinds, axes
+  )
   return Recipe(config, graphdef, schedule, optimizer, axes, kinds)
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -302,6 +303,22 @@ def line(result: Result) -> str:
     f'{result.gradient_error:8.1e}  {result.parameter}'
     + ('' if result.ok else '  WRONG')
   )
+
+
+def emulated_devices() -> Sequence[Any]:
+  """Devices made of this machine's processors: 8, or JAX_NUM_CPU_DEVICES.
+
+  To be called before anything has used a device.
+  """
+  # Much is compiled, and run once.
+  os.environ.setdefault(
+    'XLA_FLAGS',
+    '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
+  )
+  jax.config.update('jax_platforms', 'cpu')
+  if not os.environ.get('JAX_NUM_CPU_DEVICES'):
+    jax.config.update('jax_num_cpu_devices', 8)
+  return jax.devices()
 
 
 def verify_and_print(config: Mapping[str, Any], devices: Sequence[Any]) -> bool:

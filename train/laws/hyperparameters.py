@@ -216,34 +216,53 @@ def critical_batch(tokens: float) -> float:
   return _SEQUENCE * 0.0471 * tokens**0.462
 
 
-# By which law a value is carried over, in this order: that of weight decay asks
-# for the other two. Of the laws of the learning rate it is the one that was
-# fitted at one ratio of tokens to parameters, and to models as small as five
-# million. It agrees with small runs: from configs/tiny.py to 0.3 million
-# parameters with 20 tokens each it gives 0.008, and Step Law 0.069; of 0.004,
-# 0.01 and 0.025 the second was best.
-_CARRIED_BY = (
-  ('learning_rate', LEARNING_RATE, _PORIAN),
-  ('batch_tokens', BATCH_SIZE, _STEP_LAW),
-  ('weight_decay', WEIGHT_DECAY, _POWER_LINES),
-)
+# By which paper's law a value is carried over. Of the laws of the learning rate
+# it is the one that was fitted at one ratio of tokens to parameters, and to
+# models as small as five million. It agrees with small runs: from
+# configs/tiny.py to 0.3 million parameters with 20 tokens each it gives 0.008,
+# and Step Law 0.069; of 0.004, 0.01 and 0.025 the second was best.
+_CARRIED_BY = {
+  LEARNING_RATE: _PORIAN,
+  BATCH_SIZE: _STEP_LAW,
+  WEIGHT_DECAY: _POWER_LINES,
+}
 
 
-def carried_over(held: Setting, to: Setting) -> Setting:
-  """Takes what is set for one run to another, by how much the laws change.
+def carrying_law(field: str) -> Law:
+  """The law by which a value is carried over from one run to another."""
+  paper = _CARRIED_BY[field]
+  return next(w for w in LAWS if (w.field, w.paper) == (field, paper))
+
+
+def change(field: str, held: Setting, to: Setting) -> float:
+  """What a value is multiplied with from one run to another.
 
   What a law is wrong about at one size it is likely to be wrong about at the
   next: only its ratio between the two is used.
+  """
+  law = carrying_law(field)
+  return law.formula(to) / law.formula(held)
+
+
+def carried_over(held: Setting, to: Setting, *, holds: bool = False) -> Setting:
+  """Takes what is set for one run to another, by how much the laws change.
 
   Args:
     held: a run whose values are good.
     to: another; its batch, learning rate and decay are not looked at.
+    holds: whether the learning rate holds at any size, as a parametrization
+      sees to (docs/transfer.md); it then goes with the root of the batch, as
+      Adam's does (Malladi et al. 2022, arXiv 2205.10287).
 
   Returns:
     The other, with values.
   """
-  for name, field, paper in _CARRIED_BY:
-    law = next(w for w in LAWS if (w.field, w.paper) == (field, paper))
-    ratio = law.formula(to) / law.formula(held)
-    to = dataclasses.replace(to, **{name: getattr(held, name) * ratio})
-  return to
+  batch = change(BATCH_SIZE, held, to)
+  rate = batch**0.5 if holds else change(LEARNING_RATE, held, to)
+  to = dataclasses.replace(
+    to,
+    batch_tokens=held.batch_tokens * batch,
+    learning_rate=held.learning_rate * rate,
+  )
+  decay = held.weight_decay * change(WEIGHT_DECAY, held, to)
+  return dataclasses.replace(to, weight_decay=decay)

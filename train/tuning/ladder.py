@@ -16,6 +16,7 @@ from train.config import TrainConfig
 from train.early_stopping import OFF
 from train.laws.advice import setting
 from train.laws.hyperparameters import OPTIMIZERS, Setting, carried_over
+from train.parametrization import base_shape, parametrization_of
 from train.tuning.scaling_fit import FEWEST_SIZES
 
 SIZES = 6
@@ -148,6 +149,7 @@ def _shrunk(
     embed_dim=model.embed_dim * heads // model.num_heads,
     mlp_dim=width(model.mlp_dim),
     moe=dataclasses.replace(model.moe, expert_dim=width(model.moe.expert_dim)),
+    **base_shape(model),
   )
 
 
@@ -181,7 +183,10 @@ def make_rung(
     flops=small.flops / small.tokens * wanted,
   )
   if base.optimizer.name in CARRIED:
-    values = carried_over(held, values)
+    holds = model.parametrization != 'standard'
+    values = carried_over(held, values, holds=holds)
+  built_in = parametrization_of(base.model).decay
+  decay = values.weight_decay * built_in / parametrization_of(model).decay
   most = int(wanted / length / _FEWEST_STEPS / multiple)
   if most < 1 or small.parameters < _LAYERS * parameters:
     return None
@@ -200,7 +205,7 @@ def make_rung(
     | {
       'batch_size': rows,
       'optimizer.learning_rate': float(f'{values.learning_rate:.4g}'),
-      'optimizer.weight_decay': float(f'{values.weight_decay:.4g}'),
+      'optimizer.weight_decay': float(f'{decay:.4g}'),
       # Only the end of a run is a point of the law.
       'evaluation.every': steps,
       'log.profile_start': None,
@@ -212,7 +217,7 @@ def make_rung(
 def _model_fields(model: ModelConfig) -> dict[str, Any]:
   names = (
     'embed_dim', 'num_layers', 'num_heads', 'num_kv_heads', 'head_dim',
-    'mlp_dim',
+    'mlp_dim', 'base_embed_dim', 'base_num_layers',
   )  # fmt: skip
   fields = {f'model.{name}': getattr(model, name) for name in names}
   if model.moe.num_experts:

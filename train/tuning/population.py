@@ -58,7 +58,7 @@ class Population:
     self._scalars_K = {
       field: np.full(size, value) for field, value in scalars.items()
     }
-    self._jit(recipe, marks, _options(devices[0]))
+    self._jit(recipe, marks, options_for(devices[0]))
     self._state_K: TrainState | None = None
     self._step: Any = None
     self._evaluate: Any = None
@@ -208,11 +208,12 @@ class Population:
     return jax.device_put(tree_K, self._slots)
 
 
-def _options(device: Any) -> dict[str, Any] | None:
+def options_for(device: Any) -> dict[str, Any] | None:
   """Options to compile with, where the devices need some.
 
   jaxlib 0.10's fusions for CPUs compute wrong gradients of RMSNorm under vmap
-  from 131,072 values on; without them they are right. Later ones have none.
+  from 131,072 values on, and wrong means of large products; without them they
+  are right. Later ones have none.
   """
   affected = metadata.version('jaxlib').startswith('0.10.')
   if device.platform != 'cpu' or not affected:
