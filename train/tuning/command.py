@@ -26,6 +26,7 @@ from train.tuning.confirm import (
   best_trials,
   confirming,
   judge,
+  widened,
 )
 from train.tuning.outcome import Outcome
 from train.tuning.ranges import Law
@@ -57,6 +58,11 @@ class Search:
   config: SearchConfig
   base: dict[str, Any]
 
+  @property
+  def wide_base(self) -> dict[str, Any]:
+    """The base of the runs that confirm."""
+    return widened(self.base, self.config.confirm.scale)
+
   def configure(self, trial: Trial) -> tuple[dict[str, Any], TrainConfig]:
     """The configuration of a trial, and its training part.
 
@@ -77,7 +83,9 @@ class Search:
     """
     point = points.get(trial.point[CANDIDATE], {})
     values = [*point.items(), ('seed', trial.point[SEED])]
-    resolved = with_values(self.base, values)
+    resolved = widened(
+      with_values(self.base, values), self.config.confirm.scale
+    )
     return resolved, train_config(resolved)
 
 
@@ -95,7 +103,9 @@ def read_search(resolved: dict[str, Any], search: Mapping[str, Any]) -> Search:
   proxy = [pair for pair in search['proxy'] if pair[0] in known]
   base = with_values(resolved, proxy)
   config = search_config(search, flatten(base), law_for(train_config(base)))
-  return Search(config, base)
+  found = Search(config, base)
+  train_config(found.wide_base)
+  return found
 
 
 def law_for(config: TrainConfig) -> Law:
@@ -129,21 +139,23 @@ class Tuning:
     self,
     asked: SearchConfig,
     configure: Callable[[Trial], tuple[dict[str, Any], TrainConfig]],
+    base: dict[str, Any],
     part: str = '',
   ) -> list[FrozenTrial]:
     """Computes the trials of a study, beside other workers; returns all."""
-    train = train_config(self.search.base)
+    train = train_config(base)
     study = Study(
       self.workdir,
       asked,
       storage=self.storage,
-      config=self.search.base,
+      config=base,
       data_fingerprint=self.stores.fingerprint,
       steps=train.steps,
       warmup_steps=train.optimizer.warmup_steps,
       said=say,
       part=part,
     )
+    before = study.trials()
     work = Work(
       configure=configure,
       metrics=asked.metrics,
@@ -154,7 +166,11 @@ class Tuning:
       devices=jax.local_devices(),
     )
     Worker(study, work, self.request, say).run()
-    return study.trials()
+    trials = study.trials()
+    if [t.state for t in trials] == [t.state for t in before]:
+      what = f'The {part or "search"}'
+      say(f'{what} was done before: {len(trials)} trials; none was computed.')
+    return trials
 
 
 def tune(
@@ -190,7 +206,7 @@ def tune(
       storage=storage,
       request=request,
     )
-    trials = tuning.run(config, search.configure)
+    trials = tuning.run(config, search.configure, search.base)
 
     def outcome(verdict: Verdict | None) -> Outcome:
       return Outcome(
@@ -214,9 +230,17 @@ def tune(
     again = tuning.run(
       confirming(config, best, seed),
       lambda trial: search.configure_again(trial, points),
+      search.wide_base,
       part='confirm',
     )
-    return outcome(judge(again, config.modes[0], seed_noise=config.seed_noise))
+    return outcome(
+      judge(
+        again,
+        config.modes[0],
+        seed_noise=config.seed_noise,
+        scale=config.confirm.scale,
+      )
+    )
 
 
 @contextmanager
@@ -265,4 +289,11 @@ def dry_run_text(search: Search) -> str:
   law = config.space.law_point()
   if law is not None:
     lines.append(f'Then where the laws point: {law}')
+  confirm = config.confirm
+  if confirm.top and len(config.metrics) == 1:
+    shape = train_config(search.wide_base).model
+    lines.append(
+      f'In the end the best {confirm.top} and the default again, with '
+      f'{confirm.seeds} fresh seeds each, {shape.embed_dim} wide.'
+    )
   return '\n'.join(lines)
