@@ -282,7 +282,9 @@ def tune() -> None:
   config, workdir = given.config(), given.workdir()
   search = command.read_search(redact(to_dict(config)), given.search())
   if flags.DRY_RUN.value:
-    print(command.dry_run_text(search))
+    command.check_devices(search)
+    if _is_first_process():
+      print(command.dry_run_text(search))
     return
   found = command.tune(
     search,
@@ -291,6 +293,8 @@ def tune() -> None:
     workdir=workdir,
     storage=flags.STORAGE.value,
   )
+  if found is None:
+    return
   print(outcome.text_of(found))
   origin = config_files(sys.argv)[-1]
   for file in outcome.write_outcome(found, workdir, origin):
@@ -324,6 +328,10 @@ def main(argv: Sequence[str]) -> None:
   joined = False
   try:
     command = _command(argv)
+    if command is tune:
+      # Its sampler's matrices are small: with more threads they take twice the
+      # time. It is read when numpy is imported, which is soon.
+      os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     if command not in (supervise, report, documents, verify, plan):
       joined = process.join_cluster(FLAGS, expected=flags.MULTIHOST.value)
     if command not in (supervise, prepare, report, documents, verify, plan):
