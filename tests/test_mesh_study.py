@@ -15,7 +15,17 @@ from train.metrics import read_metrics
 from train.tuning.command import check_devices
 
 MESH = {'mesh.data': 2, 'mesh.fsdp': 2}
-ROWS = {'batch_size': 4, 'evaluation.batch_size': 4}
+# What is quick to compile.
+QUICK = {
+  'batch_size': 4,
+  'evaluation.batch_size': 4,
+  'steps': 4,
+  'model.scan_layers': False,
+  'model.positions': 'learned',
+  'model.mlp': 'gelu',
+  'optimizer.name': 'sgd',
+  'optimizer.weight_decay': 0.0,
+}
 
 
 @pytest.fixture(scope='module')
@@ -27,9 +37,9 @@ def test_a_study_on_a_mesh_finds_what_one_on_a_device_finds(tmp_path, stores):
   found = {}
   for devices, mesh in ((1, {}), (4, MESH)):
     setting = Setting(
-      tmp_path / str(devices), stores, fields=ROWS | mesh, trials=2
+      tmp_path / str(devices), stores, fields=QUICK | mesh, trials=2
     )
-    worker, found[devices] = setting.run(devices=devices)
+    worker, found[devices] = setting.run(devices=devices, population=1)
     assert worker.compiled == 1
   assert [t.params for t in found[4]] == [t.params for t in found[1]]
   assert [t.state for t in found[4]] == [TrialState.COMPLETE] * 2

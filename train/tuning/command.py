@@ -24,6 +24,7 @@ from train.state import make_recipe
 from train.tuning.confirm import (
   CANDIDATE,
   SEED,
+  Verdict,
   best_trials,
   confirming,
   judge,
@@ -188,6 +189,28 @@ class Tuning:
       )
     return trials
 
+  def confirm(self, trials: Sequence[FrozenTrial]) -> Verdict | None:
+    """Runs the best trials again; None on other processes than the first."""
+    search, config = self.search, self.search.config
+    best = first_process_tells(
+      lambda: candidates(config, trials), 'choose what is run again'
+    )
+    points = {number: config.space.point(params) for number, params in best}
+    again = self.run(
+      confirming(config, list(points), search.base['seed']),
+      lambda trial: search.configure_again(trial, points),
+      search.wide_base,
+      part=CONFIRM,
+    )
+    if not is_first():
+      return None
+    return judge(
+      again,
+      config.modes[0],
+      seed_noise=config.seed_noise,
+      scale=config.confirm.scale,
+    )
+
 
 def tune(
   search: Search,
@@ -215,7 +238,7 @@ def tune(
     StudyStopped: a signal came; the trials are saved.
   """
   whole_mesh = check_devices(search)
-  config, seed = search.config, search.base['seed']
+  config = search.config
   stores = prepared_stores(data)
   check_same(facts_of_a_run(search.base) | {'the search': fixed_part(config)})
   with stop_request() as request, other_workers(config.workers):
@@ -230,23 +253,8 @@ def tune(
       whole_mesh=whole_mesh,
     )
     trials = tuning.run(config, search.configure, search.base)
-    verdict = None
-    if len(config.metrics) == 1 and config.confirm.top:
-      best = first_process_tells(lambda: candidates(config, trials), 'choose')
-      points = {number: config.space.point(params) for number, params in best}
-      again = tuning.run(
-        confirming(config, list(points), seed),
-        lambda trial: search.configure_again(trial, points),
-        search.wide_base,
-        part=CONFIRM,
-      )
-      if is_first():
-        verdict = judge(
-          again,
-          config.modes[0],
-          seed_noise=config.seed_noise,
-          scale=config.confirm.scale,
-        )
+    confirmed = len(config.metrics) == 1 and config.confirm.top > 0
+    verdict = tuning.confirm(trials) if confirmed else None
   if not is_first():
     return None
   return Outcome(

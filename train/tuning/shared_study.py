@@ -75,7 +75,7 @@ class SharedStudy:
 
   def report(self, number: int, step: int, value: float) -> bool:
     """Records the first metric at a step; returns whether the trial ends."""
-    return self._ask(lambda study: study.report(number, step, value))
+    return self._ask(lambda study: bool(study.report(number, step, value)))
 
   @property
   def lease_seconds(self) -> float:
