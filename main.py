@@ -54,7 +54,9 @@ def train() -> None:
     print(f'Report: {write_report(workdir)}')
 
 
-def _train(config: ConfigDict, workdir: epath.Path, started: float) -> None:
+def _train(
+  config: ConfigDict, workdir: epath.Path, started: float | None = None
+) -> None:
   from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import training_data
   from train.config import train_config
@@ -68,7 +70,7 @@ def _train(config: ConfigDict, workdir: epath.Path, started: float) -> None:
     resolved=redact(to_dict(config)),
     workdir=workdir,
     allow_change=flags.ALLOW_CHANGE.value,
-    started=started,
+    started=time.perf_counter() if started is None else started,
   )
 
 
@@ -253,9 +255,7 @@ def ladder() -> None:
   said = run_ladder(
     to_dict(config),
     options,
-    lambda values, folder: _train(
-      from_dict(values), folder, time.perf_counter()
-    ),
+    lambda values, folder: _train(from_dict(values), folder),
     workdir=workdir,
   )
   if _is_first_process():
@@ -272,7 +272,9 @@ def tune() -> None:
   config, workdir = given.config(), given.workdir()
   search = command.read_search(redact(to_dict(config)), given.search())
   if flags.DRY_RUN.value:
-    print(command.dry_run_text(search))
+    command.check_devices(search)
+    if _is_first_process():
+      print(command.dry_run_text(search))
     return
   found = command.tune(
     search,
@@ -281,6 +283,8 @@ def tune() -> None:
     workdir=workdir,
     storage=flags.STORAGE.value,
   )
+  if found is None:
+    return
   print(outcome.text_of(found))
   origin = config_files(sys.argv)[-1]
   for file in outcome.write_outcome(found, workdir, origin):
@@ -352,6 +356,9 @@ def main(argv: Sequence[str]) -> None:
   joined = False
   try:
     command = COMMANDS[given.command(argv, COMMANDS)]
+    if command is tune:
+      # With more threads its sampler's small matrices take twice the time.
+      os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     if command not in _ALONE:
       joined = process.join_cluster(FLAGS, expected=flags.MULTIHOST.value)
     if command not in (*_WITHOUT_JAX, prepare):

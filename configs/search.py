@@ -88,7 +88,9 @@ def _confirm() -> ConfigDict:
   confirm.top = 3
   # Fresh seeds for each of them.
   confirm.seeds = 3
-  # Width, as a multiple of that in the search; None: the same.
+  # Width, as a multiple of that in the search, such as 2.0: there are more
+  # heads of the same size, and wider feed-forward layers and experts. None: the
+  # same.
   confirm.scale = config_dict.placeholder(float)
   return confirm
 

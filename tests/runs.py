@@ -44,7 +44,12 @@ TINY = {
 
 
 def command(
-  name: str, folder: pathlib.Path, workdir: str, *flags: str, **fields
+  name: str,
+  folder: pathlib.Path,
+  workdir: str,
+  *flags: str,
+  config: str = 'tiny',
+  **fields,
 ) -> list[str]:
   """The command line of main.py, to be run in the folder that holds all."""
   values = TINY | {
@@ -56,7 +61,7 @@ def command(
     sys.executable,
     str(ROOT / 'main.py'),
     name,
-    f'--config={ROOT / "configs/tiny.py"}',
+    f'--config={ROOT / "configs" / config}.py',
     f'--workdir={workdir}',
     *(f'--config.{key}={value}' for key, value in values.items()),
     *flags,

@@ -2,12 +2,25 @@
 
 import math
 
+import cases
 import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from train.tuning.confirm import DEFAULT, best_trials, judge
+from configs.check import to_dict
+from configs.search import get_search, log
+from train.config import train_config
+from train.tuning.command import dry_run_text, read_search
+from train.tuning.confirm import (
+  CANDIDATE,
+  DEFAULT,
+  SEED,
+  best_trials,
+  judge,
+  widened,
+)
+from train.tuning.study import Trial
 
 CHOICES = optuna.distributions.CategoricalDistribution
 
@@ -80,3 +93,66 @@ def test_the_best_trials_are_those_that_went_to_their_end():
     trial.number = number
   assert best_trials(trials, 'min', 3) == [3, 0]
   assert best_trials(trials, 'max', 1) == [0]
+
+
+def model_of(**fields):
+  fields = {f'model.{name}': value for name, value in fields.items()}
+  return to_dict(cases.tiny_config(**fields))
+
+
+# Fields of the model, a factor, and what changes of them.
+WIDER = [
+  ({}, 2.0, {'embed_dim': 64, 'mlp_dim': 128, 'num_heads': 8}),
+  ({}, 0.5, {'embed_dim': 16, 'mlp_dim': 32, 'num_heads': 2}),
+  ({'num_kv_heads': 2}, 1.5, {'embed_dim': 48, 'num_heads': 6}),
+  ({'moe.expert_dim': 24}, 2.0, {'embed_dim': 64, 'moe.expert_dim': 48}),
+]
+
+
+@pytest.mark.parametrize(('fields', 'scale', 'wanted'), WIDER)
+def test_a_wider_model_keeps_its_proportions(fields, scale, wanted):
+  config = model_of(**fields)
+  model = widened(config, scale)['model']
+  for name, value in wanted.items():
+    section = model['moe'] if '.' in name else model
+    assert section[name.rpartition('.')[2]] == value
+  found = train_config({**config, 'model': model}).model
+  assert found.head_dim == 8
+  assert found.num_heads % found.num_kv_heads == 0
+  assert widened(config, None) == config
+
+
+def wide_search(scale):
+  search = get_search()
+  search.space = (log('optimizer.learning_rate', 1e-4, 1e-1),)
+  search.proxy = (('model.mlp_dim', 48),)
+  search.confirm.scale = scale
+  return read_search(to_dict(cases.tiny_config()), search)
+
+
+@pytest.mark.parametrize(
+  ('scale', 'words'),
+  [(1.3, '1.3 times model.embed_dim = 32 is 41.6'),
+   (1.125, 'model.num_heads = 4')],
+)  # fmt: skip
+def test_a_width_that_there_is_not_is_an_error_before_the_first_trial(
+  scale, words
+):
+  with pytest.raises(ValueError, match=f'search.confirm.scale = .*{words}'):
+    wide_search(scale)
+
+
+def test_the_search_is_made_on_the_proxy_and_confirmed_at_twice_the_width():
+  search = wide_search(2.0)
+  trial = Trial(0, {'optimizer.learning_rate': 0.02})
+  resolved, small = search.configure(trial)
+  assert (small.model.embed_dim, small.model.mlp_dim) == (32, 48)
+  again = Trial(5, {CANDIDATE: 0, SEED: 7})
+  resolved, large = search.configure_again(again, {0: trial.point})
+  assert (large.model.embed_dim, large.model.mlp_dim) == (64, 96)
+  assert resolved['model']['num_heads'] == 8
+  assert (large.seed, large.optimizer.learning_rate) == (7, 0.02)
+  assert '3 fresh seeds each, 64 wide' in dry_run_text(search)
+  trials = confirming({DEFAULT: [3.0, 3.1, 3.2], 0: [1.0, 1.1, 1.2]})
+  verdict = judge(trials, 'min', seed_noise=None, scale=2.0)
+  assert 'means of 3 seeds at 2 times the width' in verdict.text()

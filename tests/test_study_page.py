@@ -9,6 +9,7 @@ import studies
 from html_pages import Page, asks_for_nothing, percent
 from studies import BETA, LOSSES, NAME, RATE, curve_to, mixed, study, trial
 
+from train.tuning.study_data import Confirmed
 from train.tuning.study_fields import MAX_LINES
 from train.tuning.study_marks import metric_axis
 from train.tuning.study_page import render_study
@@ -325,6 +326,25 @@ def hostile():
     difference=((HOSTILE, HOSTILE, HOSTILE),),
     importance=((HOSTILE, 1.0),),
   )
+
+
+def test_no_value_with_a_fresh_seed_is_left_out():
+  """One seed far from the others says how much luck there is."""
+  losses = {'default': (5.27, 5.31, 5.57), 'trial 4': (5.01, 5.03, 5.08)}
+  losses |= {'trial 8': (5.01, 5.05, 5.08), 'trial 9': (5.0, 5.08, 5.11)}
+  page = mixed(
+    seeds=(1, 2, 3),
+    confirming=[Confirmed(name=n, values=v) for n, v in losses.items()],
+  )
+  figure = studies.figures(render_study(page))['loss with fresh seeds']
+  value_at = studies.y_value(figure)
+  drawn = [
+    value_at(1 - percent(mark.get('y')))
+    for mark in figure.iter('svg')
+    if mark.get('class') == 'trial complete' and mark.find('title') is not None
+  ]
+  every = [value for found in losses.values() for value in found]
+  assert drawn == pytest.approx(every, abs=2e-3)
 
 
 def test_hostile_text_stays_text():

@@ -6,6 +6,7 @@
 import contextlib
 import hashlib
 import itertools
+import json
 import os
 import re
 import socket
@@ -113,18 +114,35 @@ def first_process_does(work: Callable[[], Any], what: str) -> None:
     ValueError: on the other processes, where the work failed on process 0.
     jax.errors.JaxRuntimeError: process 0 did not end it within two weeks.
   """
+
+  def silently() -> None:
+    work()
+
+  first_process_tells(silently, what)
+
+
+def first_process_tells(work: Callable[[], Any], what: str) -> Any:
+  """Like `first_process_does`; returns on all processes what comes of it.
+
+  Args:
+    work: returns what JSON holds; the others get its lists for tuples.
+    what: is done, in words.
+  """
   client, key = coordinator(), next(_names)
   if client is None:
-    work()
-  elif is_first():
+    return work()
+  if is_first():
     outcome = _FAILED
     try:
-      work()
-      outcome = 'done'
+      found = work()
+      outcome = json.dumps(found)
     finally:
       client.key_value_set(key, outcome)
-  elif client.blocking_key_value_get(key, 1000 * _WAIT_SECONDS) == _FAILED:
+    return found
+  outcome = client.blocking_key_value_get(key, 1000 * _WAIT_SECONDS)
+  if outcome == _FAILED:
     raise ValueError(f'Process 0 could not {what}; it says why.')
+  return json.loads(outcome)
 
 
 def wait_for_all() -> None:
@@ -174,6 +192,19 @@ def check_same(facts: Mapping[str, Any]) -> None:
       f'differ from process 0 in {name}: here, on process '
       f'{jax.process_index()}, it is {facts[name]!r}',
     )
+
+
+def check_same_program(lowered: Any) -> None:
+  """Raises unless all processes are about to compile the same program.
+
+  Hosts that run different programs do not fail: they go on with wrong numbers.
+
+  Raises:
+    ValueError: they are not.
+  """
+  if jax.process_count() > 1:
+    text = lowered.as_text().encode()
+    check_same({'the program of a step': hashlib.sha256(text).hexdigest()})
 
 
 def agreed(fact: bool) -> bool:

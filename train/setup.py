@@ -225,7 +225,7 @@ def trace_train_step(
   """
   sharding = setup.batch_sharding
   jitted = jit_train_step(setup.recipe, marks, setup.shardings, sharding)
-  batch = _batch(rows, setup.config.batch_size, sharding, augmented)
+  batch = abstract_batch(rows, setup.config.batch_size, sharding, augmented)
   with jax.set_mesh(setup.mesh):
     return jitted.trace(state, batch)
 
@@ -246,14 +246,21 @@ def compile_eval_step(
     jit_eval_step(setup.recipe, marks, setup.shardings, sharding),
     setup.mesh,
     params,
-    _batch(rows, setup.config.evaluation_batch_size, sharding, False),
+    abstract_batch(rows, setup.config.evaluation_batch_size, sharding, False),
   )
 
 
-def _batch(
+def abstract_batch(
   rows: Rows, size: int, sharding: NamedSharding, augmented: bool
 ) -> Any:
-  """What stands for a `train.rows.Batch`: shapes, types and sharding."""
+  """What stands for a `train.rows.Batch`: shapes, types and sharding.
+
+  Args:
+    rows: only their length and dtype matter.
+    size: rows of the batch.
+    sharding: of them.
+    augmented: whether it is a batch of augmented rows.
+  """
 
   def array(length: int, dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((size, length), dtype, sharding=sharding)

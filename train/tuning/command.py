@@ -4,7 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ from optuna.trial import FrozenTrial
 from model.params import count
 from train.config import TrainConfig, train_config
 from train.data import prepared_stores
+from train.distributed import check_same, first_process_tells, is_first
 from train.laws.advice import setting
 from train.laws.hyperparameters import BATCH_SIZE, LAWS, OPTIMIZERS, advised
+from train.setup import make_setup
 from train.signals import StopRequest, stop_request
 from train.state import make_recipe
 from train.tuning.confirm import (
@@ -26,15 +28,19 @@ from train.tuning.confirm import (
   best_trials,
   confirming,
   judge,
+  widened,
 )
 from train.tuning.outcome import Outcome
+from train.tuning.pruners import make_pruner
 from train.tuning.ranges import Law
 from train.tuning.search_config import SearchConfig, search_config
-from train.tuning.space import Point
-from train.tuning.study import Study, Trial
+from train.tuning.shared_study import SharedStudy
+from train.tuning.size import takes_all_devices
+from train.tuning.space import Params, Point
+from train.tuning.study import Study, Trial, fixed_part
 from train.tuning.trial_config import with_values
 from train.tuning.worker import Work, Worker
-from train.workdir import flatten
+from train.workdir import facts_of_a_run, flatten
 
 if TYPE_CHECKING:
   from input_pipeline.augmentation.config import AugmentationConfig
@@ -43,6 +49,8 @@ if TYPE_CHECKING:
 
 # Told to the processes that --search.workers starts, which start none.
 _CHILD = 'MESHWORK_TUNE_WORKER'
+# The part of a study that runs its best trials again.
+CONFIRM = 'confirm'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +64,11 @@ class Search:
 
   config: SearchConfig
   base: dict[str, Any]
+
+  @property
+  def wide_base(self) -> dict[str, Any]:
+    """The base of the runs that confirm."""
+    return widened(self.base, self.config.confirm.scale)
 
   def configure(self, trial: Trial) -> tuple[dict[str, Any], TrainConfig]:
     """The configuration of a trial, and its training part.
@@ -77,7 +90,9 @@ class Search:
     """
     point = points.get(trial.point[CANDIDATE], {})
     values = [*point.items(), ('seed', trial.point[SEED])]
-    resolved = with_values(self.base, values)
+    resolved = widened(
+      with_values(self.base, values), self.config.confirm.scale
+    )
     return resolved, train_config(resolved)
 
 
@@ -95,7 +110,11 @@ def read_search(resolved: dict[str, Any], search: Mapping[str, Any]) -> Search:
   proxy = [pair for pair in search['proxy'] if pair[0] in known]
   base = with_values(resolved, proxy)
   config = search_config(search, flatten(base), law_for(train_config(base)))
-  return Search(config, base)
+  found, train = Search(config, base), train_config(base)
+  # What these refuse is said here, and not when the data is prepared.
+  make_pruner(config, train.steps, train.optimizer.warmup_steps)
+  train_config(found.wide_base)
+  return found
 
 
 def law_for(config: TrainConfig) -> Law:
@@ -124,26 +143,33 @@ class Tuning:
   workdir: epath.Path
   storage: str | None
   request: StopRequest
+  whole_mesh: bool
 
   def run(
     self,
     asked: SearchConfig,
     configure: Callable[[Trial], tuple[dict[str, Any], TrainConfig]],
+    base: dict[str, Any],
     part: str = '',
-  ) -> list[FrozenTrial]:
+  ) -> Sequence[FrozenTrial]:
     """Computes the trials of a study, beside other workers; returns all."""
-    train = train_config(self.search.base)
-    study = Study(
-      self.workdir,
-      asked,
-      storage=self.storage,
-      config=self.search.base,
-      data_fingerprint=self.stores.fingerprint,
-      steps=train.steps,
-      warmup_steps=train.optimizer.warmup_steps,
-      said=say,
-      part=part,
-    )
+    train = train_config(base)
+
+    def open_study() -> Study:
+      return Study(
+        self.workdir,
+        asked,
+        storage=self.storage,
+        config=base,
+        data_fingerprint=self.stores.fingerprint,
+        steps=train.steps,
+        warmup_steps=train.optimizer.warmup_steps,
+        said=say,
+        part=part,
+      )
+
+    study = SharedStudy(open_study, asked.space, self.workdir, part)
+    before = study.trials()
     work = Work(
       configure=configure,
       metrics=asked.metrics,
@@ -151,10 +177,39 @@ class Tuning:
       trials=asked.trials,
       augmentation=self.augmentation,
       stores=self.stores,
-      devices=jax.local_devices(),
+      devices=_devices(self.whole_mesh),
+      whole_mesh=self.whole_mesh,
     )
     Worker(study, work, self.request, say).run()
-    return study.trials()
+    trials = study.trials()
+    if [t.state for t in trials] == [t.state for t in before]:
+      say(
+        f'The {"confirmation" if part else "search"} was done before: '
+        f'{len(trials)} trials; none was computed.'
+      )
+    return trials
+
+  def confirm(self, trials: Sequence[FrozenTrial]) -> Verdict | None:
+    """Runs the best trials again; None on other processes than the first."""
+    search, config = self.search, self.search.config
+    best = first_process_tells(
+      lambda: candidates(config, trials), 'choose what is run again'
+    )
+    points = {number: config.space.point(params) for number, params in best}
+    again = self.run(
+      confirming(config, list(points), search.base['seed']),
+      lambda trial: search.configure_again(trial, points),
+      search.wide_base,
+      part=CONFIRM,
+    )
+    if not is_first():
+      return None
+    return judge(
+      again,
+      config.modes[0],
+      seed_noise=config.seed_noise,
+      scale=config.confirm.scale,
+    )
 
 
 def tune(
@@ -164,7 +219,7 @@ def tune(
   *,
   workdir: epath.Path,
   storage: str | None,
-) -> Outcome:
+) -> Outcome | None:
   """Computes a study, and runs its best trials again.
 
   Args:
@@ -174,12 +229,18 @@ def tune(
     workdir: of the study.
     storage: address of its database; None: a file in the workdir.
 
+  Returns:
+    What came of it, on process 0; None on the others.
+
   Raises:
-    ValueError: the workdir holds another study.
+    ValueError: the workdir holds another study, or the search does not fit the
+      devices.
     StudyStopped: a signal came; the trials are saved.
   """
+  whole_mesh = check_devices(search)
+  config = search.config
   stores = prepared_stores(data)
-  config, seed = search.config, search.base['seed']
+  check_same(facts_of_a_run(search.base) | {'the search': fixed_part(config)})
   with stop_request() as request, other_workers(config.workers):
     request.steps_begin()
     tuning = Tuning(
@@ -189,34 +250,64 @@ def tune(
       workdir=workdir,
       storage=storage,
       request=request,
+      whole_mesh=whole_mesh,
     )
-    trials = tuning.run(config, search.configure)
+    trials = tuning.run(config, search.configure, search.base)
+    confirmed = len(config.metrics) == 1 and config.confirm.top > 0
+    verdict = tuning.confirm(trials) if confirmed else None
+  if not is_first():
+    return None
+  return Outcome(
+    search=config, base=search.base, trials=trials, verdict=verdict
+  )
 
-    def outcome(verdict: Verdict | None) -> Outcome:
-      return Outcome(
-        search=config, base=search.base, trials=trials, verdict=verdict
-      )
 
-    if len(config.metrics) > 1 or not config.confirm.top:
-      return outcome(None)
-    points = {
-      t.number: config.space.point(t.params)
-      for t in trials
-      if config.space.is_complete(t.params)
-    }
-    # The default is run again in any case.
-    others = [
-      t
-      for t in trials
-      if points.get(t.number) not in (None, config.space.default_point())
-    ]
-    best = best_trials(others, config.modes[0], config.confirm.top)
-    again = tuning.run(
-      confirming(config, best, seed),
-      lambda trial: search.configure_again(trial, points),
-      part='confirm',
+def candidates(
+  config: SearchConfig, trials: Sequence[FrozenTrial]
+) -> list[tuple[int, Params]]:
+  """The best trials that are not the default, and their params.
+
+  The default is run again in any case.
+  """
+  space = config.space
+  params = {
+    t.number: t.params
+    for t in trials
+    if space.is_complete(t.params)
+    and space.point(t.params) != space.default_point()
+  }
+  others = [t for t in trials if t.number in params]
+  best = best_trials(others, config.modes[0], config.confirm.top)
+  return [(number, params[number]) for number in best]
+
+
+def check_devices(search: Search) -> bool:
+  """Whether a trial takes all devices.
+
+  Raises:
+    ValueError: the search does not fit the devices.
+  """
+  config = search.config
+  whole = takes_all_devices(train_config(search.base).mesh)
+  if whole and (config.population or 1) > 1:
+    raise ValueError(
+      f'search.population = {config.population} trials at a time, and a trial '
+      'takes all devices: the mesh splits it, or processes train it together. '
+      "Set it to 1 or 'auto', or mesh.* to 1."
     )
-    return outcome(judge(again, config.modes[0], seed_noise=config.seed_noise))
+  if jax.process_count() > 1 and config.workers > 1:
+    raise ValueError(
+      f'search.workers = {config.workers}, and {jax.process_count()} processes '
+      'are one worker; set it to 1.'
+    )
+  devices = _devices(whole) if whole else _devices(whole)[:1]
+  for base in (search.base, search.wide_base):
+    make_setup(train_config(base), devices)
+  return whole
+
+
+def _devices(whole_mesh: bool) -> list[Any]:
+  return jax.devices() if whole_mesh else jax.local_devices()
 
 
 @contextmanager
@@ -242,8 +333,9 @@ def other_workers(count: int) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-  """Tells a person."""
-  print(text, file=sys.stderr, flush=True)
+  """Tells a person; of several processes, process 0 does."""
+  if is_first():
+    print(text, file=sys.stderr, flush=True)
 
 
 def dry_run_text(search: Search) -> str:
@@ -265,4 +357,11 @@ def dry_run_text(search: Search) -> str:
   law = config.space.law_point()
   if law is not None:
     lines.append(f'Then where the laws point: {law}')
+  confirm = config.confirm
+  if confirm.top and len(config.metrics) == 1:
+    shape = train_config(search.wide_base).model
+    lines.append(
+      f'In the end the best {confirm.top} and the default again, with '
+      f'{confirm.seeds} fresh seeds each, {shape.embed_dim} wide.'
+    )
   return '\n'.join(lines)

@@ -1,18 +1,21 @@
 """Whether a winner is one: the best trials again, with fresh seeds.
 
 One trial says little: another seed moves the loss too. The best few are run
-again, beside the default, each with the same fresh seeds.
+again, beside the default, each with the same fresh seeds; wider, if the search
+was of a proxy.
 """
 
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from train.tuning.parameters import Choice
 from train.tuning.search_config import SearchConfig
+from train.tuning.shapes import resized
 from train.tuning.space import Space
 
 CANDIDATE, SEED = 'candidate', 'seed'
@@ -56,6 +59,7 @@ class Verdict:
     noise: standard deviation over seeds.
     needed: what a gain has to exceed.
     seeds: of each.
+    scale: width of these runs by that of the search; None: the same.
   """
 
   winner: int | None
@@ -66,15 +70,17 @@ class Verdict:
   noise: float
   needed: float
   seeds: int
+  scale: float | None = None
 
   def text(self) -> str:
     """The verdict in words."""
     if not self.candidates:
       return 'No trial came to an end: the default stands.'
     best = self.candidates[0]
+    wider = '' if self.scale is None else f' at {self.scale:g} times the width'
     sizes = (
       f'{best.mean:.4f} in place of {self.default.mean:.4f}, means of '
-      f'{self.seeds} seeds: a gain of {self.gain:.4f}'
+      f'{self.seeds} seeds{wider}: a gain of {self.gain:.4f}'
     )
     rule = (
       f'{_STANDARD_ERRORS:g} standard errors of such a gain are '
@@ -130,11 +136,36 @@ def confirming(
   )
 
 
+def widened(config: dict[str, Any], scale: float | None) -> dict[str, Any]:
+  """The configuration of a run that confirms one of a proxy.
+
+  Args:
+    config: of the run in the search, as JSON holds it.
+    scale: factor of the width; None: it stays.
+
+  Raises:
+    ValueError: there is no such width.
+  """
+  if scale is None:
+    return config
+  old = config['model']['embed_dim']
+  if (width := scale * old) != round(width):
+    raise ValueError(
+      f'search.confirm.scale = {scale:g} times model.embed_dim = {old} is '
+      f'{width:g}, which is no whole number.'
+    )
+  try:
+    return resized(config, width=round(width))
+  except ValueError as error:
+    raise ValueError(f'search.confirm.scale = {scale:g}: {error}') from error
+
+
 def judge(
   trials: Sequence[FrozenTrial],
   mode: str,
   *,
   seed_noise: float | None,
+  scale: float | None = None,
 ) -> Verdict:
   """Compares the candidates with the default.
 
@@ -143,6 +174,7 @@ def judge(
     mode: 'min' or 'max'.
     seed_noise: standard deviation over seeds; None: that of these trials,
       pooled over the candidates.
+    scale: of the width, as in a `Verdict`.
   """
   values: dict[int, dict[int, float]] = {}
   for trial in trials:
@@ -179,6 +211,7 @@ def judge(
     noise=noise,
     needed=needed,
     seeds=seeds,
+    scale=scale,
   )
 
 

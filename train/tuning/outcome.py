@@ -231,6 +231,8 @@ def _facts(search: SearchConfig) -> Iterator[tuple[str, str]]:
   if search.hours is not None:
     yield 'budget, hours', f'{search.hours:g}'
   yield 'seed', str(search.seed)
+  if search.confirm.scale is not None:
+    yield 'confirmed at', f'{search.confirm.scale:g} times the width'
   for constraint in search.space.constraints:
     yield 'constraint', constraint.text
   for field, value in search.proxy:

@@ -4,6 +4,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
+from train.config import MeshConfig
+from train.distributed import agreed
+
 # Suggestions learn from trials that have ended: no more than this share of a
 # study is on its way at a time.
 _SHARE = 5
@@ -12,6 +17,15 @@ _MOST_A_DEVICE = 16
 
 class OutOfMemoryError(Exception):
   """So many trials do not fit into the memory of a device."""
+
+
+def takes_all_devices(mesh: MeshConfig) -> bool:
+  """Whether a trial is split over all devices, and is computed alone on them.
+
+  It is where processes train together, or a mesh is asked for.
+  """
+  asked = any(size > 1 for size in (*mesh.sizes, *mesh.dcn))
+  return jax.process_count() > 1 or asked
 
 
 def chosen_size(asked: int | None, trials: int, devices: int) -> int:
@@ -35,10 +49,10 @@ def check_memory(needed: Mapping[str, int], device: Any) -> None:
     device: one of those that share the slots.
 
   Raises:
-    OutOfMemoryError: it is too much.
+    OutOfMemoryError: it is too much, here or for another process.
   """
   usable = _usable(device)
-  if sum(needed.values()) > usable:
+  if agreed(sum(needed.values()) > usable):
     parts = ', '.join(f'{v / 1e9:.2f} GB {k}' for k, v in needed.items())
     raise OutOfMemoryError(
       f'A step needs {parts}, and a device has {usable / 1e9:.2f} GB.'

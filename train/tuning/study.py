@@ -82,7 +82,7 @@ class Study:
   ):
     self._search, self._said = search, said
     self.workdir = workdir
-    self._folder = workdir / (part or TRIALS)
+    self._part = part
     self._storage = open_storage(workdir, storage)
     self._study: optuna.Study = self._patiently(
       lambda: optuna.create_study(
@@ -206,7 +206,12 @@ class Study:
 
   def folder(self, number: int) -> epath.Path:
     """The folder of a trial: that of a run."""
-    return self._folder / f'{number:04}'
+    return trial_folder(self.workdir, self._part, number)
+
+  @property
+  def lease_seconds(self) -> float:
+    """How long a trial is held without a renewal."""
+    return self.leases.seconds
 
   def report(self, number: int, step: int, value: float) -> bool:
     """Records the first metric at a step; returns whether the trial ends."""
@@ -262,6 +267,11 @@ class Study:
 
   def _patiently(self, work: Callable[[], Any]) -> Any:
     return patiently(work, said=self._said)
+
+
+def trial_folder(workdir: epath.Path, part: str, number: int) -> epath.Path:
+  """The folder of a trial of a study, or of a part of it."""
+  return workdir / (part or TRIALS) / f'{number:04}'
 
 
 def open_storage(

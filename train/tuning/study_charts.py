@@ -185,7 +185,8 @@ def _render_end(trial: TrialRow, kind: str, shape: Shape) -> str:
 def render_seeds(page: StudyPage) -> str:
   """Returns the values of the candidates with each fresh seed, and means."""
   values = [v for candidate in page.confirming for v in candidate.values]
-  y_axis = metric_axis(values, page.modes[0])
+  # How far the values of a candidate spread is what this shows.
+  y_axis = metric_axis(values, page.modes[0], outliers=True)
   if y_axis is None:
     return ''
   count = len(page.confirming)

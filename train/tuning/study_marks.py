@@ -71,11 +71,17 @@ def field_text(value: Any) -> str:
   return f'{value:.4g}' if isinstance(value, float) else format_value(value)
 
 
-def metric_axis(values: Iterable[float], mode: str) -> Axis | None:
+def metric_axis(
+  values: Iterable[float], mode: str, *, outliers: bool = False
+) -> Axis | None:
   """Returns the axis of a metric; None: there is no finite value.
 
-  It ends before bad outliers, which would flatten everything else: those
-  further from the third quartile than three times what that is from the best.
+  Args:
+    values: of the metric.
+    mode: 'min' or 'max'.
+    outliers: whether it reaches to all values. Else it ends before bad
+      outliers, which would flatten everything else: those further from the
+      third quartile than three times what that is from the best.
   """
   sign = 1 if mode == 'min' else -1
   costs = sorted(
@@ -84,7 +90,7 @@ def metric_axis(values: Iterable[float], mode: str) -> Axis | None:
   if not costs:
     return None
   best, upper = costs[0], costs[3 * (len(costs) - 1) // 4]
-  if len(costs) >= _LEAST and upper > best:
+  if not outliers and len(costs) >= _LEAST and upper > best:
     costs = [cost for cost in costs if cost <= upper + 3 * (upper - best)]
   low, high = sorted((sign * best, sign * costs[-1]))
   margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0

@@ -17,6 +17,7 @@ from etils import epath
 from train.checkpoint import Checkpoints
 from train.checkpoint_info import DamagedError, Info
 from train.config import TrainConfig
+from train.distributed import is_first
 from train.early_stopping import (
   COOL_DOWN,
   FAIL,
@@ -99,16 +100,18 @@ class TrialRun:
       if self._checkpoints.steps():
         restored = self._checkpoints.restore_newest(abstract)
         self.state, self._info = restored.state, restored.info
-    self._writer = self._stack.enter_context(
-      MetricsWriter(
-        folder,
-        tensorboard=False,
-        resume_step=self.step or None,
+    self._writer: MetricsWriter | None = None
+    if is_first():
+      self._writer = self._stack.enter_context(
+        MetricsWriter(folder, tensorboard=False, resume_step=self.step or None)
       )
-    )
-    self._writer.write('session', self.step, spent={})
+    self._write('session', self.step, spent={})
     self._saved = self.step
     self._batches: Iterator[Any] | None = None
+
+  def _write(self, kind: str, step: int, **values: Any) -> None:
+    if self._writer is not None:
+      self._writer.write(kind, step, **values)
 
   @property
   def step(self) -> int:
@@ -142,7 +145,7 @@ class TrialRun:
     for i in range(count):
       step, last = self.step + 1 + i, i == count - 1
       if step % self.config.log_every == 0 or last:
-        self._writer.write(
+        self._write(
           'train',
           step,
           **{name: float(values[i]) for name, values in metrics.items()},
@@ -165,7 +168,7 @@ class TrialRun:
     seen, verdict = observe(self._info.seen, self.step, result, self.config)
     self._info = dataclasses.replace(self._info, seen=seen, evaluated=self.step)
     improved = seen.best.step == self.step
-    self._writer.write('evaluation', self.step, **result, improved=improved)
+    self._write('evaluation', self.step, **result, improved=improved)
     if verdict is None or verdict.action != COOL_DOWN:
       return None
     self.note(verdict.told(self.step), rule=verdict.rule)
@@ -173,7 +176,7 @@ class TrialRun:
 
   def note(self, message: str, **values: Any) -> None:
     """Records something that happened."""
-    self._writer.write('event', self.step, message=message, **values)
+    self._write('event', self.step, message=message, **values)
 
   def note_end(self) -> None:
     """Records why the trial is complete."""
@@ -225,7 +228,7 @@ class TrialRun:
     self._checkpoints.wait()
     self._saved = self.step
     seconds = time.monotonic() - begin
-    self._writer.write('checkpoint', self.step, seconds=seconds, spent={})
+    self._write('checkpoint', self.step, seconds=seconds, spent={})
 
   def close(self) -> None:
     """Waits until all is on the disk."""

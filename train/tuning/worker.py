@@ -2,6 +2,7 @@
 
 Trials that differ in numbers only form a bucket, and share a compiled program.
 The worker fills the slots of a bucket, and refills each as its trial ends.
+Processes that train together are one worker; all make the same calls.
 """
 
 import dataclasses
@@ -12,11 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from train.agreement import Agreement
 from train.background import looked_at
 from train.config import TrainConfig
+from train.distributed import (
+  first_process_tells,
+  peers_give_signs,
+  wait_for_all,
+)
 from train.scalars import without_scalars
 from train.setup import make_setup
 from train.signals import Interrupted, StopRequest
+from train.tuning.mesh_slots import MeshSlots
+from train.tuning.shared_study import SharedStudy
 from train.tuning.size import (
   OutOfMemoryError,
   check_memory,
@@ -48,6 +57,7 @@ class Work:
     augmentation: how the rows change.
     stores: the data.
     devices: those that share the trials.
+    whole_mesh: whether a trial takes all of the devices.
   """
 
   configure: Callable[[Trial], tuple[dict[str, Any], TrainConfig]]
@@ -57,6 +67,7 @@ class Work:
   augmentation: 'AugmentationConfig'
   stores: 'Stores'
   devices: Sequence[Any]
+  whole_mesh: bool = False
 
 
 class StudyStopped(Interrupted):
@@ -86,7 +97,7 @@ class Worker:
 
   def __init__(
     self,
-    study: Study,
+    study: Study | SharedStudy,
     work: Work,
     request: StopRequest,
     said: Callable[[str], None],
@@ -96,6 +107,9 @@ class Worker:
     self._waiting: dict[TrainConfig, list[Accepted]] = {}
     self._held: set[int] = set()
     self._lost: set[int] = set()
+    self._agreement = Agreement(work.devices, 1)
+    # Of one trial.
+    self._devices = work.devices if work.whole_mesh else work.devices[:1]
     self.compiled = 0
 
   def run(self) -> None:
@@ -104,7 +118,7 @@ class Worker:
     Raises:
       StudyStopped: a signal came; all trials are saved and given back.
     """
-    seconds = self._study.leases.seconds / 4
+    seconds = self._study.lease_seconds / 4
     with looked_at(self._renew, seconds, 'leases'):
       try:
         while self._waiting or self._ask() or self._study.unfinished():
@@ -127,8 +141,9 @@ class Worker:
     return True
 
   def _stop_if_asked(self) -> None:
-    if self._request.signum is not None:
-      raise StudyStopped(self._request.signum)
+    (signum,) = self._agreement.ask(self._request.signum or 0)
+    if signum:
+      raise StudyStopped(signum)
 
   def _ask(self) -> bool:
     """Gets another trial; says whether there was one.
@@ -139,7 +154,7 @@ class Worker:
       self._held.add(trial.number)
       try:
         resolved, config = self._work.configure(trial)
-        config = make_setup(config, self._work.devices[:1]).config
+        config = make_setup(config, self._devices).config
       except ValueError as error:
         self._fail(trial.number, f'ValueError: {error}')
         continue
@@ -150,8 +165,10 @@ class Worker:
 
   def _run_bucket(self, bucket: TrainConfig) -> None:
     """Computes the trials of a bucket that wait, and those that come."""
-    devices = len(self._work.devices)
-    size = chosen_size(self._work.population, self._work.trials, devices)
+    work, devices, size = self._work, 1, 1
+    if not work.whole_mesh:
+      devices = len(work.devices)
+      size = chosen_size(work.population, work.trials, devices)
     while bucket in self._waiting:
       try:
         slots = self._compile(bucket, size)
@@ -170,19 +187,27 @@ class Worker:
   def _compile(self, bucket: TrainConfig, size: int) -> Slots:
     work = self._work
     self.compiled += 1
+    setup = make_setup(self._waiting[bucket][0].config, self._devices)
     try:
-      slots = Slots(
-        make_setup(self._waiting[bucket][0].config, work.devices[:1]),
-        work.stores,
-        work.augmentation,
-        size=size,
-        devices=work.devices,
+      slots = (
+        MeshSlots(setup, work.stores, work.augmentation)
+        if work.whole_mesh
+        else Slots(
+          setup,
+          work.stores,
+          work.augmentation,
+          size=size,
+          devices=work.devices,
+        )
       )
     except jax.errors.JaxRuntimeError as error:
       if is_out_of_memory(error):
         raise OutOfMemoryError(str(error).splitlines()[0]) from error
       raise
-    check_memory(slots.memory, work.devices[0])
+    wait_for_all()
+    peers_give_signs()
+    here = [d for d in work.devices if d.process_index == jax.process_index()]
+    check_memory(slots.memory, here[0])
     return slots
 
   def _run_slots(self, bucket: TrainConfig, slots: Slots) -> None:
@@ -229,7 +254,7 @@ class Worker:
     """Judges a trial by its evaluation: it goes on, or its slot is free."""
     run = slots.live[slot]
     number = run.number
-    if number in self._lost:
+    if first_process_tells(lambda: number in self._lost, 'look at leases'):
       # Another worker has it, and writes to its folder.
       self._forget(number)
       slots.close(slot)
