@@ -266,11 +266,10 @@ def tune() -> None:
   """Searches for hyper-parameters."""
   from input_pipeline.augmentation.config import augmentation_config
   from input_pipeline.config import training_data
-  from train.redact import redact
   from train.tuning import command, outcome
 
   config, workdir = given.config(), given.workdir()
-  search = command.read_search(redact(to_dict(config)), given.search())
+  search = command.read_search(to_dict(config), given.search())
   if flags.DRY_RUN.value:
     command.check_devices(search)
     if _is_first_process():
@@ -283,12 +282,11 @@ def tune() -> None:
     workdir=workdir,
     storage=flags.STORAGE.value,
   )
-  if found is None:
-    return
-  print(outcome.text_of(found))
-  origin = config_files(sys.argv)[-1]
-  for file in outcome.write_outcome(found, workdir, origin):
-    print(f'Written: {file}')
+  if found is not None:
+    print(outcome.text_of(found))
+    (origin,) = config_files(sys.argv)
+    for file in outcome.write_outcome(found, workdir, origin):
+      print(f'Written: {file}')
 
 
 def coordinate_check() -> None:

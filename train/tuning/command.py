@@ -18,6 +18,7 @@ from train.data import prepared_stores
 from train.distributed import check_same, first_process_tells, is_first
 from train.laws.advice import setting
 from train.laws.hyperparameters import BATCH_SIZE, LAWS, OPTIMIZERS, advised
+from train.redact import redact
 from train.setup import make_setup
 from train.signals import StopRequest, stop_request
 from train.state import make_recipe
@@ -106,6 +107,8 @@ def read_search(resolved: dict[str, Any], search: Mapping[str, Any]) -> Search:
   Raises:
     ValueError: search and configuration do not fit together.
   """
+  # Nothing of a study reads a secret, and its database keeps all of this.
+  resolved = redact(resolved)
   known = flatten(resolved)
   proxy = [pair for pair in search['proxy'] if pair[0] in known]
   base = with_values(resolved, proxy)
