@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +17,7 @@ from train.metrics import read_metrics
 from train.signals import StopRequest
 from train.tuning.size import OutOfMemoryError
 from train.tuning.study import Study
+from train.tuning.trial_run import TrialRun
 from train.tuning.worker import StudyStopped
 from train.workdir import ChangedRunError
 
@@ -222,7 +224,17 @@ def test_trials_of_a_worker_that_died_go_on_from_their_checkpoints(
 
 
 @pytest.mark.slow
-def test_two_workers_share_a_study_and_do_nothing_twice(tmp_path, stores):
+def test_two_workers_share_a_study_and_do_nothing_twice(
+  tmp_path, stores, monkeypatch
+):
+  save, one_at_a_time = TrialRun.save, threading.Lock()
+
+  def save_alone(run, state):
+    # Orbax mixes up what threads of a process save at the same time.
+    with one_at_a_time:
+      save(run, state)
+
+  monkeypatch.setattr(TrialRun, 'save', save_alone)
   _, whole = Setting(tmp_path / 'one', stores).run()
   setting = Setting(tmp_path / 'two', stores)
   first, second = setting.worker(population=1), setting.worker(population=1)
