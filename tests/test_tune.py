@@ -18,10 +18,11 @@ from train.tuning.study import open_storage
 pytestmark = pytest.mark.slow
 
 SEED, KILLS = 3, 2
+# More than the longest warm-up of the search.
 FIELDS = {
-  'steps': 60,
-  'evaluation__every': 15,
-  'checkpoint__every': 15,
+  'steps': 120,
+  'evaluation__every': 30,
+  'checkpoint__every': 30,
   'data__validation_split': 'validation[:2%]',
 }
 TRIALS, AGAIN = 6, 4
