@@ -3,8 +3,8 @@
     python main.py tune --config=configs/tune_tiny.py --workdir=runs/tune_tiny
 
 0.6 million parameters and 327,680 tokens a trial; 20 trials, and the best three
-again beside the default, with three fresh seeds each. It took 9 minutes 42 on two
-cores (a shared virtual machine, Python 3.11.7, jax 0.10.2).
+again beside the default, with three fresh seeds each. It took 9 minutes 42 on
+two cores (a shared virtual machine, Python 3.11.7, jax 0.10.2).
 
 Validation loss in nats a token, mean and standard deviation of the seeds:
 
