@@ -381,9 +381,9 @@ def _set_up_jax() -> None:
 
 
 def _is_first_process() -> bool:
-  import jax
+  from train.distributed import is_first
 
-  return jax.process_index() == 0
+  return is_first()
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

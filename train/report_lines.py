@@ -8,6 +8,7 @@ from train.report_axes import Axis
 from train.report_plot import (
   Point,
   axis_ticks,
+  curve_key,
   path_of,
   percent,
   render_figure,
@@ -73,7 +74,7 @@ def render_lines(lines: Lines) -> str:
     colour = f'var({_COLOURS[number % len(_COLOURS)]})'
     path = path_of(shape_of(curve.points, x_axis, y_axis))
     paths.append(f'<path class="curve" d="{path}" style="stroke:{colour}"/>')
-    legend.append((_key(colour), curve.name))
+    legend.append((curve_key(colour), curve.name))
     for x, y in curve.points:
       at = x_axis.fraction(x), y_axis.fraction(y)
       if 0 <= at[1] <= 1:
@@ -107,13 +108,6 @@ def _value_axis(lines: Lines) -> Axis:
     return Axis(low / 1.3, high * 1.3, log=True)
   margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
   return Axis(low - margin, high + margin, log=False)
-
-
-def _key(colour: str) -> str:
-  return (
-    f'<line class="curve" style="stroke:{colour}" x1="0" x2="22" y1="6"'
-    ' y2="6"/>'
-  )
 
 
 def _dot(across: float, up: float, radius: int, style: str) -> str:

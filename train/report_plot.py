@@ -102,6 +102,14 @@ def render_figure(title: str, unit: str, *parts: str) -> str:
   )
 
 
+def curve_key(colour: str) -> str:
+  """Returns the picture of a curve in a legend; `colour` as CSS has it."""
+  return (
+    f'<line class="curve" style="stroke:{colour}" x1="0" x2="22" y1="6"'
+    ' y2="6"/>'
+  )
+
+
 def render_legend(entries: Sequence[tuple[str, str]]) -> str:
   """Returns the legend of several entries: what is drawn, and its name.
 

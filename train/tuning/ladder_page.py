@@ -16,6 +16,7 @@ from train.report_page import (
 from train.report_plot import (
   Point,
   axis_ticks,
+  curve_key,
   path_of,
   percent,
   render_figure,
@@ -171,7 +172,9 @@ def _chart(outcome: Outcome) -> str:
     edges = [band(fitted, n, ratio * n) for n in grid]
     curves.append((colour, line, edges))
     values += [value for _, value in line]
-    legend.append((_key(colour), f'{ratio:.3g} tokens a parameter'))
+    legend.append(
+      (curve_key(f'var({colour})'), f'{ratio:.3g} tokens a parameter')
+    )
   y_axis = Axis(min(values) * 0.98, max(values) * 1.02, log=True)
   paths = (
     f'<path style="fill:var({colour});opacity:.15" '
@@ -182,7 +185,7 @@ def _chart(outcome: Outcome) -> str:
   )
   legend += [
     ('<rect width="22" height="12" style="opacity:.15"/>', 'interval of a law'),
-    (_key('--orange'), 'interval of a run'),
+    (curve_key('var(--orange)'), 'interval of a run'),
   ]
   return render_figure(
     'Loss',
@@ -202,13 +205,6 @@ def _chart(outcome: Outcome) -> str:
 
 def _cycle() -> Sequence[str]:
   return _COLOURS * 10
-
-
-def _key(colour: str) -> str:
-  return (
-    f'<line class="curve" style="stroke:var({colour})" x1="0" x2="22" y1="6"'
-    ' y2="6"/>'
-  )
 
 
 def _ribbon(

@@ -19,6 +19,7 @@ from etils import epath
 from model.flops import training_flops_per_token
 from model.params import count
 from train.config import TrainConfig, train_config
+from train.distributed import is_first
 from train.laws.loss import GOOD_EPOCHS
 from train.lock import one_run_at_a_time
 from train.mesh import make_mesh
@@ -102,7 +103,7 @@ def run_ladder(
       f'{rung.tokens:,} tokens, {rung.flops:.3g} FLOPs, in {rung.name}'
     )
     train(with_fields(resolved, rung.fields), workdir / rung.name)
-    if jax.process_index() == 0:
+    if is_first():
       write_report(workdir / rung.name)
     # Before larger ones are paid for.
     _result(workdir / rung.name, rung)
@@ -119,7 +120,7 @@ def run_ladder(
     target_flops=training_flops_per_token(base.model) * target[1],
     remarks=_remarks(base, target, done),
   )
-  if jax.process_index() == 0:
+  if is_first():
     plan = json.loads((workdir / LADDER_FILE).read_text())
     write_json(workdir / LADDER_FILE, plan | {'outcome': outcome.as_json()})
     (workdir / PAGE_FILE).write_text(ladder_page(outcome))
@@ -164,7 +165,7 @@ def _planned(
       )
     return [Rung(**rung) for rung in saved['rungs']]
   rungs = _plan(resolved, base, options, target, train, workdir)
-  if jax.process_index() == 0:
+  if is_first():
     planned = [dataclasses.asdict(rung) for rung in rungs]
     write_json(path, given | {'rungs': planned})
   return rungs
@@ -332,5 +333,5 @@ def _remarks(
 
 def _say(text: str) -> None:
   with contextlib.suppress(BrokenPipeError):
-    if jax.process_index() == 0:
+    if is_first():
       print(text, file=sys.stderr, flush=True)
