@@ -1,0 +1,215 @@
+"""The fused kernels of this accelerator: are they right, and how fast?
+
+python benchmarks/kernels.py [--batch=8] [--length=2048]
+
+Attention, forward and backward, in bfloat16: the fused kernel of the device
+('cudnn' on GPUs, 'splash' on TPUs) and the reference written out for the
+compiler ('xla'), each with the largest error of its result and gradients
+against the reference in float32, beside PyTorch's where it is installed. A
+fused kernel is right if its error is at most twice that of the reference in
+bfloat16. Then the products of a mixture of experts beside dense products of as
+many operations. Needs no TensorFlow; on a processor it compares the reference
+with itself.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.machine import describe_machine, matmul_flops, median_seconds
+from configs import base
+from configs.check import to_dict
+from model.attention_kernels import make_attend, resolve_attention
+from model.config import ModelConfig
+from model.grouped import Groups, grouped_product
+from model.mask import Places
+from train.config import train_config
+
+HEADS = 16
+# Name -> fields of the model.
+CASES: dict[str, dict[str, Any]] = {
+  'one text': {},
+  'documents': {'isolate_documents': True},
+  'one text, window 512': {'sliding_window': 512},
+  'documents, 4 kv heads': {'isolate_documents': True, 'num_kv_heads': 4},
+}
+_DOCUMENT = 300
+
+
+def model_of(length: int, **fields: Any) -> ModelConfig:
+  """Sixteen heads of 128."""
+  c = base.get_config()
+  c.sequence_length = length
+  c.loss.chunk = length
+  c.model.embed_dim = 128 * HEADS
+  c.model.num_heads = c.model.num_kv_heads = HEADS
+  model = train_config(to_dict(c)).model
+  return dataclasses.replace(model, **{'isolate_documents': False} | fields)
+
+
+def places_of(config: ModelConfig, batch: int) -> Places:
+  """Documents of 300 tokens, on average, or one text a row."""
+  T = config.max_length
+  index_BT = np.broadcast_to(np.arange(T), (batch, T))
+  if not config.isolate_documents:
+    return Places(jnp.ones((batch, T), jnp.int32), jnp.asarray(index_BT))
+  opens_BT = np.random.default_rng(1).random((batch, T)) < 1 / _DOCUMENT
+  opens_BT[:, 0] = True
+  starts_BT = np.maximum.accumulate(np.where(opens_BT, index_BT, 0), 1)
+  return Places(
+    jnp.asarray(np.cumsum(opens_BT, 1), jnp.int32),
+    jnp.asarray(index_BT - starts_BT),
+  )
+
+
+def attention(config: ModelConfig, name: str, dtype: str):
+  """A compiled function of q, k, v, a gradient and places."""
+  config, _ = resolve_attention(
+    dataclasses.replace(config, attention=name, compute_dtype=dtype),
+    platform=jax.default_backend(),
+    mesh_shape={},
+  )
+
+  def run(q, k, v, gradient, places):
+    attend = make_attend(config, places)
+    out, pullback = jax.vjp(lambda *qkv: attend(*qkv, None), q, k, v)
+    return out, *pullback(gradient.astype(out.dtype))
+
+  return jax.jit(run)
+
+
+def worst(found, wanted) -> float:
+  """Largest error of an array, by its largest value."""
+  errors = (
+    jnp.abs(a.astype(jnp.float32) - b).max() / jnp.abs(b).max()
+    for a, b in zip(found, wanted, strict=True)
+  )
+  return max(map(float, errors))
+
+
+def compare_attention(batch: int, length: int) -> bool:
+  """Prints a line for each case and kernel; True if all are right."""
+  fused = {'gpu': 'cudnn', 'tpu': 'splash'}.get(jax.default_backend(), 'xla')
+  right = True
+  for case, fields in CASES.items():
+    config = model_of(length, **fields)
+    keys = jax.random.split(jax.random.key(0), 4)
+    kv = config.num_kv_heads
+    q, k, v, gradient = (
+      jax.random.normal(key, (batch, length, heads, config.head_dim))
+      for key, heads in zip(keys, (HEADS, kv, kv, HEADS), strict=True)
+    )
+    places = places_of(config, batch)
+    # Rounded first, so that all compute with the same numbers.
+    low = tuple(x.astype(jnp.bfloat16) for x in (q, k, v, gradient))
+    high = tuple(x.astype(jnp.float32) for x in low)
+    with jax.default_matmul_precision('highest'):
+      wanted = attention(config, 'xla', 'float32')(*high, places)
+    errors = {}
+    for name in dict.fromkeys(('xla', fused)):
+      run = attention(config, name, 'bfloat16')
+      errors[name] = worst(run(*low, places), wanted)
+      seconds = median_seconds(run, *low, places)
+      print(f'{case:24} {name:7} {1e3 * seconds:8.2f} ms  '
+            f'error {errors[name]:.1e}', flush=True)  # fmt: skip
+    if not errors[fused] <= 2 * errors['xla']:
+      print(f'{case}: {fused} is WRONG')
+      right = False
+    if case == 'one text':
+      torch_attention(low)
+  return right
+
+
+def torch_attention(arrays) -> None:
+  """Prints the time of PyTorch's attention; it is causal, of one text."""
+  try:
+    import torch
+  except ModuleNotFoundError:
+    return
+  if not torch.cuda.is_available():
+    return
+  q, k, v, gradient = (
+    torch.tensor(np.asarray(x, np.float32), dtype=torch.bfloat16, device='cuda')
+    .transpose(1, 2)
+    .contiguous()
+    .requires_grad_()
+    for x in arrays
+  )
+  begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+  times = []
+  for _ in range(8):
+    begin.record()
+    out = torch.nn.functional.scaled_dot_product_attention(
+      q, k, v, is_causal=True
+    )
+    torch.autograd.grad(out, (q, k, v), gradient)
+    end.record()
+    torch.cuda.synchronize()
+    times.append(begin.elapsed_time(end))
+  print(f'{"one text":24} torch   {sorted(times)[len(times) // 2]:8.2f} ms')
+
+
+def compare_experts(rows: int, experts: int, width: int, hidden: int) -> None:
+  """Prints the rates of grouped products and of dense ones as large."""
+  x, weight, gradient = (
+    jax.random.normal(jax.random.key(seed), shape, jnp.bfloat16)
+    for seed, shape in enumerate(
+      ((rows, width), (experts, width, hidden), (rows, hidden))
+    )
+  )
+  shares = np.random.default_rng(0).dirichlet(np.full(experts, 10.0))
+  sizes = np.floor(shares * rows).astype(np.int32)
+  sizes[0] += rows - sizes.sum()
+  groups = Groups('bfloat16')
+
+  def gradients(function):
+    def run(x, weight, gradient):
+      out, pullback = jax.vjp(function, x, weight)
+      return out, *pullback(gradient)
+
+    return jax.jit(run)
+
+  grouped = gradients(
+    lambda x, weight: grouped_product(x, weight, jnp.asarray(sizes), groups)
+  )
+  dense = gradients(lambda x, weight: x @ weight)
+  operations = 3 * 2 * rows * width * hidden
+  for name, run, matrix in (
+    ('grouped', grouped, weight),
+    ('dense', dense, weight[0]),
+  ):
+    seconds = median_seconds(run, x, matrix, gradient)
+    print(
+      f'{rows:,} rows, {experts} matrices {width} x {hidden}, {name:7} '
+      f'{1e3 * seconds:8.2f} ms  {operations / seconds / 1e12:.3g} TFLOP/s'
+    )
+
+
+def main() -> None:
+  """Measures and prints."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--batch', type=int, default=8)
+  parser.add_argument('--length', type=int, default=2_048)
+  parser.add_argument('--rows', type=int, default=32_768)
+  parser.add_argument('--width', type=int, default=2_048)
+  arguments = parser.parse_args()
+  print(describe_machine(), f'device {jax.devices()[0].device_kind}', sep=', ')
+  ceiling = matmul_flops('bfloat16') / 1e12
+  print(f'large bfloat16 products reach {ceiling:,.3g} TFLOP/s')
+  compare_experts(arguments.rows, 8, arguments.width, 2 * arguments.width)
+  if not compare_attention(arguments.batch, arguments.length):
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  main()
