@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -38,10 +39,12 @@ HEADS = 16
 CASES: dict[str, dict[str, Any]] = {
   'one text': {},
   'documents': {'isolate_documents': True},
-  'one text, window 512': {'sliding_window': 512},
-  'documents, 4 kv heads': {'isolate_documents': True, 'num_kv_heads': 4},
+  'window 512': {'sliding_window': 512},
+  'documents and 4 kv heads': {'isolate_documents': True, 'num_kv_heads': 4},
 }
 _DOCUMENT = 300
+# Of a result that is rounded to bfloat16, by the largest one.
+ROUNDING = 1e-2
 
 
 def model_of(length: int, **fields: Any) -> ModelConfig:
@@ -95,12 +98,12 @@ def worst(found, wanted) -> float:
   return max(map(float, errors))
 
 
-def compare_attention(batch: int, length: int) -> bool:
+def compare_attention(batch: int, length: int, cases: Iterable[str]) -> bool:
   """Prints a line for each case and kernel; True if all are right."""
   fused = {'gpu': 'cudnn', 'tpu': 'splash'}.get(jax.default_backend(), 'xla')
   right = True
-  for case, fields in CASES.items():
-    config = model_of(length, **fields)
+  for case in cases:
+    config = model_of(length, **CASES[case])
     keys = jax.random.split(jax.random.key(0), 4)
     kv = config.num_kv_heads
     q, k, v, gradient = (
@@ -157,40 +160,58 @@ def torch_attention(arrays) -> None:
   print(f'{"one text":24} torch   {sorted(times)[len(times) // 2]:8.2f} ms')
 
 
-def compare_experts(rows: int, experts: int, width: int, hidden: int) -> None:
-  """Prints the rates of grouped products and of dense ones as large."""
+def compare_experts(rows: int, experts: int, width: int, hidden: int) -> bool:
+  """Prints a line for each way to multiply rows in groups; True if right."""
+  shapes = ((rows, width), (experts, width, hidden), (rows, hidden))
   x, weight, gradient = (
     jax.random.normal(jax.random.key(seed), shape, jnp.bfloat16)
-    for seed, shape in enumerate(
-      ((rows, width), (experts, width, hidden), (rows, hidden))
-    )
+    for seed, shape in enumerate(shapes)
   )
   shares = np.random.default_rng(0).dirichlet(np.full(experts, 10.0))
   sizes = np.floor(shares * rows).astype(np.int32)
   sizes[0] += rows - sizes.sum()
-  groups = Groups('bfloat16')
 
-  def gradients(function):
-    def run(x, weight, gradient):
-      out, pullback = jax.vjp(function, x, weight)
-      return out, *pullback(gradient)
-
-    return jax.jit(run)
-
-  grouped = gradients(
-    lambda x, weight: grouped_product(x, weight, jnp.asarray(sizes), groups)
-  )
-  dense = gradients(lambda x, weight: x @ weight)
-  operations = 3 * 2 * rows * width * hidden
-  for name, run, matrix in (
-    ('grouped', grouped, weight),
-    ('dense', dense, weight[0]),
-  ):
-    seconds = median_seconds(run, x, matrix, gradient)
-    print(
-      f'{rows:,} rows, {experts} matrices {width} x {hidden}, {name:7} '
-      f'{1e3 * seconds:8.2f} ms  {operations / seconds / 1e12:.3g} TFLOP/s'
+  def grouped(kernel: str, dtype: str):
+    groups = Groups(dtype, kernel=kernel)
+    return gradients(
+      lambda x, weight: grouped_product(x, weight, jnp.asarray(sizes), groups)
     )
+
+  print(f'{rows:,} rows, {experts} matrices {width} x {hidden}, and gradients')
+  operations = 3 * 2 * rows * width * hidden
+
+  def show(name: str, seconds: float, error: str) -> None:
+    print(
+      f'{"":24} {name:7} {1e3 * seconds:8.2f} ms  error {error:7}  '
+      f'{operations / seconds / 1e12:.3g} TFLOP/s',
+      flush=True,
+    )
+
+  dense = gradients(lambda x, matrix: x @ matrix)
+  show('dense', median_seconds(dense, x, weight[0], gradient), '')
+  with jax.default_matmul_precision('highest'):
+    wanted = grouped('xla', 'float32')(
+      *(a.astype(jnp.float32) for a in (x, weight, gradient))
+    )
+  hopper = getattr(jax.devices()[0], 'compute_capability', '') == '9.0'
+  right = True
+  for kernel in ('xla', 'hopper') if hopper else ('xla',):
+    run = grouped(kernel, 'bfloat16')
+    error = worst(run(x, weight, gradient), wanted)
+    seconds = median_seconds(run, x, weight, gradient)
+    show(kernel, seconds, f'{error:.1e}')
+    right &= error < ROUNDING
+  return right
+
+
+def gradients(function):
+  """A compiled function of two arrays and a gradient of its result."""
+
+  def run(x, weight, gradient):
+    out, pullback = jax.vjp(function, x, weight)
+    return out, *pullback(gradient.astype(out.dtype))
+
+  return jax.jit(run)
 
 
 def main() -> None:
@@ -200,14 +221,20 @@ def main() -> None:
   )
   parser.add_argument('--batch', type=int, default=8)
   parser.add_argument('--length', type=int, default=2_048)
+  parser.add_argument('--cases', default=','.join(CASES))
   parser.add_argument('--rows', type=int, default=32_768)
   parser.add_argument('--width', type=int, default=2_048)
   arguments = parser.parse_args()
   print(describe_machine(), f'device {jax.devices()[0].device_kind}', sep=', ')
   ceiling = matmul_flops('bfloat16') / 1e12
   print(f'large bfloat16 products reach {ceiling:,.3g} TFLOP/s')
-  compare_experts(arguments.rows, 8, arguments.width, 2 * arguments.width)
-  if not compare_attention(arguments.batch, arguments.length):
+  right = compare_experts(
+    arguments.rows, 8, arguments.width, 2 * arguments.width
+  )
+  right &= compare_attention(
+    arguments.batch, arguments.length, arguments.cases.split(',')
+  )
+  if not right:
     sys.exit(1)
 
 

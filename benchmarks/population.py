@@ -99,7 +99,9 @@ def in_a_population(arguments: argparse.Namespace, size: int) -> list[float]:
         np.broadcast_to(rows_BR, (size, *rows_BR.shape))
       )
     losses += np.asarray(metrics['loss']).tolist()
-  print(f'steps of all trials {time.perf_counter() - begin:.1f} s, {size} at once')
+  print(
+    f'steps of all trials {time.perf_counter() - begin:.1f} s, {size} at once'
+  )
   return losses
 
 

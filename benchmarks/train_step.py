@@ -28,6 +28,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 # PyTorch wants memory of the same device.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
+import contextlib
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -37,8 +39,8 @@ from configs import base
 from model.flops import training_flops_per_token
 from train.chips import chip_of, peak_flops
 from train.config import train_config
-from train.planning.gpus import plan_gpus
 from train.planning import topologies
+from train.planning.gpus import plan_gpus
 from train.rows import Marks
 from train.setup import make_setup
 from train.state import init_state
@@ -84,10 +86,8 @@ def config(size: Size, arguments: argparse.Namespace) -> ConfigDict:
   c.loss.chunk = size.length
   for change in arguments.set:
     field, _, value = change.partition('=')
-    try:
+    with contextlib.suppress(SyntaxError, ValueError):
       value = ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-      pass
     c.update_from_flattened_dict({field: value})
   return c
 
@@ -104,9 +104,7 @@ def compiled(c: ConfigDict, size: Size, documents: bool) -> tuple[Any, ...]:
   state = init_state(setup.recipe, setup.shardings)
   begin = time.perf_counter()
   step = compile_step(
-    jit_train_step(
-      setup.recipe, _MARKS, setup.shardings, setup.batch_sharding
-    ),
+    jit_train_step(setup.recipe, _MARKS, setup.shardings, setup.batch_sharding),
     setup.mesh,
     state,
     rows,

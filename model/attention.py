@@ -79,7 +79,8 @@ class Attention(nnx.Module):
     if config.qk_norm:
       q_BTNH, k_BSKH = self.query_norm(q_BTNH), self.key_norm(k_BSKH)
     if angles is not None:
-      q_BTNH, k_BSKH = nn.rotate(q_BTNH, angles), nn.rotate(k_BSKH, angles)
+      rotate = nn.keep_inputs_only(nn.rotate, config)
+      q_BTNH, k_BSKH = rotate(q_BTNH, angles), rotate(k_BSKH, angles)
     if cache is not None:
       assert slot is not None
       k_BSKH = jax.lax.dynamic_update_slice_in_dim(cache[0], k_BSKH, slot, 1)

@@ -7,6 +7,7 @@ from typing import Any
 MLPS = ('swiglu', 'geglu', 'gelu')
 NORMS = ('rms', 'layer')
 POSITIONS = ('rope', 'learned')
+MOE_KERNELS = ('auto', 'xla', 'hopper')
 SCORES = ('softmax', 'sigmoid')
 DTYPES = ('bfloat16', 'float32')
 ATTENTIONS = ('auto', 'xla', 'splash', 'cudnn', 'splash_interpreted')
@@ -45,6 +46,7 @@ class MoeConfig:
   balance_loss: float
   router_z_loss: float
   balance_rate: float
+  kernel: str
 
   def __post_init__(self):
     for name in (
@@ -67,6 +69,10 @@ class MoeConfig:
     if self.score not in SCORES:
       raise ValueError(
         f'model.moe.score is {self.score!r}; choose one of {SCORES}.'
+      )
+    if self.kernel not in MOE_KERNELS:
+      raise ValueError(
+        f'model.moe.kernel is {self.kernel!r}; choose one of {MOE_KERNELS}.'
       )
 
 

@@ -10,6 +10,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from model.grouped_kernels import (
+  hopper_product,
+  hopper_product_transposed,
+  hopper_sum_over_rows,
+)
+
 # Axis of a parameter -> mesh axes over which its parts are gathered for use.
 Gathers = tuple[tuple[int, tuple[str, ...]], ...]
 
@@ -28,11 +34,13 @@ class Groups(NamedTuple):
     gradient_dtype: type in which the gradient of the matrices is summed over
       devices.
     gathers: where the rest of the matrices lies.
+    kernel: what multiplies, as resolve_grouped decided.
   """
 
   compute_dtype: str
   gradient_dtype: str = 'float32'
   gathers: Gathers = ()
+  kernel: str = 'xla'
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -57,15 +65,21 @@ def grouped_product(
   return _product(x_MK, _gather(weight_EKN, groups), sizes_E, groups)
 
 
-def _product(x_MK, weight_EKN, sizes_E, groups):
-  # The kernel of TPUs sums in float32 whatever it writes. A float32 result is
-  # kept as it is, in place of its rounding, and takes twice the memory.
-  y_MN = jax.lax.ragged_dot(
-    x_MK.astype(groups.compute_dtype),
-    weight_EKN,
-    sizes_E,
-    preferred_element_type=groups.compute_dtype,
-  )
+def _product(x_MK, weight_EKN, sizes_E, groups, transposed=False):
+  """Rows times matrices of compute_dtype, or times their transposes."""
+  x_MK = x_MK.astype(groups.compute_dtype)
+  if groups.kernel == 'hopper':
+    product = hopper_product_transposed if transposed else hopper_product
+    y_MN = product(x_MK, weight_EKN, sizes_E)
+  else:
+    # The kernel of TPUs sums in float32 whatever it writes. A float32 result is
+    # kept as it is, in place of its rounding, and takes twice the memory.
+    y_MN = jax.lax.ragged_dot(
+      x_MK,
+      weight_EKN.swapaxes(1, 2) if transposed else weight_EKN,
+      sizes_E,
+      preferred_element_type=groups.compute_dtype,
+    )
   # Kernels need not write the rows after the last group.
   filled_M = jnp.arange(y_MN.shape[0]) < sizes_E.sum()
   return jnp.where(filled_M[:, None], y_MN, 0)
@@ -85,19 +99,30 @@ def _forward(x_MK, weight_EKN, sizes_E, groups):
   return y_MN, (x_MK, weight_EKN, sizes_E)
 
 
-def _backward(groups, residuals, gradient_MN):
-  x_MK, weight_EKN, sizes_E = residuals
-  gathered_EKN = _gather(weight_EKN, groups)
-  x_gradient_MK = _product(
-    gradient_MN, gathered_EKN.swapaxes(1, 2), sizes_E, groups
+def _sum_over_rows(x_MK, gradient_MN, sizes_E, groups):
+  """This device's part of the gradient of the matrices."""
+  x_MK, gradient_MN = (
+    rows.astype(groups.compute_dtype) for rows in (x_MK, gradient_MN)
   )
-  weight_gradient_EKN = jax.lax.ragged_dot_general(
-    x_MK.astype(groups.compute_dtype),
-    gradient_MN.astype(groups.compute_dtype),
+  if groups.kernel == 'hopper':
+    sums_EKN = hopper_sum_over_rows(x_MK, gradient_MN, sizes_E)
+    return sums_EKN.astype(groups.gradient_dtype)
+  return jax.lax.ragged_dot_general(
+    x_MK,
+    gradient_MN,
     sizes_E,
     _SUM_OVER_ROWS,
     preferred_element_type=jnp.dtype(groups.gradient_dtype),
   )
+
+
+def _backward(groups, residuals, gradient_MN):
+  x_MK, weight_EKN, sizes_E = residuals
+  gathered_EKN = _gather(weight_EKN, groups)
+  x_gradient_MK = _product(
+    gradient_MN, gathered_EKN, sizes_E, groups, transposed=True
+  )
+  weight_gradient_EKN = _sum_over_rows(x_MK, gradient_MN, sizes_E, groups)
   for axis, mesh_axes in reversed(groups.gathers):
     weight_gradient_EKN = jax.lax.psum_scatter(
       weight_gradient_EKN, mesh_axes, scatter_dimension=axis, tiled=True

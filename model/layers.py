@@ -7,6 +7,7 @@ L layers.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,18 @@ from model.context import Order, reorder
 from model.einsum import einsum
 from model.params import declare
 
-# Makes the backward pass recompute a function from its inputs. For elementwise
-# arithmetic in float32: the compiler fuses it into its neighbours, so that to
-# recompute it is cheaper than to keep its results.
-keep_inputs_only = functools.partial(jax.checkpoint, prevent_cse=False)
+
+def keep_inputs_only(
+  function: Callable[..., jax.Array], config: ModelConfig
+) -> Callable[..., jax.Array]:
+  """Makes the backward pass recompute a function from its inputs.
+
+  For elementwise arithmetic in float32: the compiler fuses it into its
+  neighbours, so that to recompute it is cheaper than to keep its results. Where
+  layers are no loop, it would find both passes in one program, compute once and
+  keep the results after all, but for a barrier.
+  """
+  return jax.checkpoint(function, prevent_cse=not config.scan_layers)
 
 
 def softcap(x: jax.Array, cap: float | None) -> jax.Array:
@@ -142,8 +151,8 @@ class Norm(nnx.Module):
   def __init__(
     self, key: jax.Array, size: int, config: ModelConfig, layers: int | None
   ):
+    self.config = config
     self.centre = config.norm == 'layer'
-    self.epsilon = config.norm_epsilon
     self.scale = declare(
       key, (size,), (None,), kind='norm', mean=1.0, layers=layers
     )
@@ -153,11 +162,13 @@ class Norm(nnx.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Normalises in float32 and returns the dtype of x."""
     bias = self.bias[...] if hasattr(self, 'bias') else None
-    return _normalise(x, self.scale[...], bias, self.centre, self.epsilon)
+    normalise = functools.partial(
+      _normalise, centre=self.centre, epsilon=self.config.norm_epsilon
+    )
+    return keep_inputs_only(normalise, self.config)(x, self.scale[...], bias)
 
 
-@functools.partial(keep_inputs_only, static_argnums=(3, 4))
-def _normalise(x, scale, bias, centre, epsilon):
+def _normalise(x, scale, bias, *, centre, epsilon):
   y = x.astype(jnp.float32)
   if centre:
     y = y - y.mean(-1, keepdims=True)
@@ -174,7 +185,6 @@ def rotary_angles(
   return jnp.cos(angles), jnp.sin(angles)
 
 
-@keep_inputs_only
 def rotate(x_BTNH: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
   """Turns pairs (i, i + H/2) of each head by their angles, in float32."""
   cos, sin = (a[:, :, None, :] for a in angles)

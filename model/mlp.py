@@ -10,18 +10,15 @@ from model.axes import constrain
 from model.config import ModelConfig
 
 
-@nn.keep_inputs_only
 def _gelu(x: jax.Array) -> jax.Array:
   return jax.nn.gelu(x.astype(jnp.float32)).astype(x.dtype)
 
 
-@nn.keep_inputs_only
 def _swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
   x = jax.nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
   return x.astype(up.dtype)
 
 
-@nn.keep_inputs_only
 def _geglu(gate: jax.Array, up: jax.Array) -> jax.Array:
   x = jax.nn.gelu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
   return x.astype(up.dtype)
@@ -65,9 +62,9 @@ class Mlp(nnx.Module):
     up_BTF = checkpoint_name(self.up(x_BTD), 'mlp_up')
     if config.gated:
       gate_BTF = checkpoint_name(self.gate(x_BTD), 'mlp_gate')
-      h_BTF = GATED[config.mlp](gate_BTF, up_BTF)
+      h_BTF = nn.keep_inputs_only(GATED[config.mlp], config)(gate_BTF, up_BTF)
     else:
-      h_BTF = _gelu(up_BTF)
+      h_BTF = nn.keep_inputs_only(_gelu, config)(up_BTF)
     h_BTF = constrain(h_BTF, ('batch', 'length', 'mlp'), config.axis_rules)
     h_BTF = nn.dropout(h_BTF, 'mlp', dropout_keys, config.row_order)
     return checkpoint_name(self.down(h_BTF), 'mlp_out')

@@ -22,6 +22,7 @@ from model.axes import AxisRules, partition_spec
 from model.config import ModelConfig
 from model.einsum import einsum
 from model.grouped import Gathers, Groups, grouped_product, permute
+from model.layers import keep_inputs_only
 from model.mlp import GATED, Mlp
 from model.params import Params, declare
 
@@ -200,7 +201,7 @@ def _layout(rules: AxisRules) -> _Layout:
 def _run_experts(config, layout, x_BTD, weights_BTC, experts_BTC, matrices):
   """Weighted sum of what the chosen experts make of each token."""
   moe, dtype = config.moe, config.compute_dtype
-  wide = Groups(dtype, config.gradient_dtype, layout.wide)
+  wide = Groups(dtype, config.gradient_dtype, layout.wide, moe.kernel)
   shape, C = x_BTD.shape, moe.experts_per_token
   x_ND = x_BTD.reshape(-1, shape[-1])
   weights_NC = weights_BTC.reshape(-1, C)
@@ -223,7 +224,7 @@ def _run_experts(config, layout, x_BTD, weights_BTC, experts_BTC, matrices):
   x_MD = permute(jnp.repeat(x_ND, C, axis=0), order_M, inverse_M)
   gate_MF = grouped_product(x_MD, gate_EDF, sizes_E, wide)
   up_MF = grouped_product(x_MD, up_EDF, sizes_E, wide)
-  h_MF = GATED[config.mlp](
+  h_MF = keep_inputs_only(GATED[config.mlp], config)(
     checkpoint_name(gate_MF, 'mlp_gate'), checkpoint_name(up_MF, 'mlp_up')
   )
   tall = wide._replace(gathers=layout.tall)

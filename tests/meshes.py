@@ -7,7 +7,7 @@ import cases
 import jax
 
 from train.mesh import batch_sharding
-from train.setup import with_attention, with_microbatches
+from train.setup import with_kernels, with_microbatches
 from train.state import make_recipe, state_shardings
 from train.step import gradients
 
@@ -20,7 +20,7 @@ def on_mesh(shape, **overrides):
     **overrides, **{f'mesh.{axis}': size for axis, size in shape.items()}
   )
   mesh = cases.mesh_of(make_recipe(config), math.prod(shape.values()))
-  config = with_microbatches(with_attention(config, mesh)[0], mesh)
+  config = with_microbatches(with_kernels(config, mesh)[0], mesh)
   return make_recipe(config), mesh
 
 

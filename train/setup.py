@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from model.attention_kernels import resolve_attention
 from model.config import ModelConfig
+from model.grouped_kernels import resolve_grouped
 from model.params import HOST_MEMORY, Params
 from train.config import TrainConfig
 from train.mesh import batch_sharding, check_length, make_mesh
@@ -77,7 +78,7 @@ def make_setup(
   mesh, rules = make_mesh(config.mesh, devices), config.mesh.rules
   check_offload(config, mesh)
   check_length(mesh, rules, config.sequence_length)
-  config, attention = with_attention(config, mesh)
+  config, attention = with_kernels(config, mesh)
   config = with_microbatches(config, mesh)
   slices = config.accumulation_steps
   # The devices split one slice of the batch; the whole batch then fits too.
@@ -128,13 +129,13 @@ def check_offload(config: TrainConfig, mesh: Mesh) -> None:
       )
 
 
-def with_attention(config: TrainConfig, mesh: Mesh) -> tuple[TrainConfig, str]:
-  """Decides what computes attention on the devices of a mesh.
+def with_kernels(config: TrainConfig, mesh: Mesh) -> tuple[TrainConfig, str]:
+  """Decides what computes attention and experts on the devices of a mesh.
 
   They need not be devices of this machine: planning compiles for others.
 
   Returns:
-    The configuration that says so, and the decision in words.
+    The configuration that says so, and what computes attention in words.
 
   Raises:
     ValueError: it does not support what the configuration asks for.
@@ -143,6 +144,9 @@ def with_attention(config: TrainConfig, mesh: Mesh) -> tuple[TrainConfig, str]:
     config.model,
     platform=mesh.devices.flat[0].platform,
     mesh_shape=mesh.shape,
+  )
+  model = resolve_grouped(
+    model, device=mesh.devices.flat[0], mesh_shape=mesh.shape
   )
   return dataclasses.replace(config, model=model), attention
 
