@@ -31,6 +31,7 @@ from configs.check import to_dict
 from model.attention_kernels import make_attend, resolve_attention
 from model.config import ModelConfig
 from model.grouped import Groups, grouped_product
+from model.grouped_kernels import resolve_grouped
 from model.mask import Places
 from train.config import train_config
 
@@ -193,9 +194,15 @@ def compare_experts(rows: int, experts: int, width: int, hidden: int) -> bool:
     wanted = grouped('xla', 'float32')(
       *(a.astype(jnp.float32) for a in (x, weight, gradient))
     )
-  hopper = getattr(jax.devices()[0], 'compute_capability', '') == '9.0'
+  model = model_of(width, embed_dim=width)
+  moe = dataclasses.replace(model.moe, num_experts=experts, expert_dim=hidden)
+  best = resolve_grouped(
+    dataclasses.replace(model, moe=moe),
+    device_kind=jax.devices()[0].device_kind,
+    mesh_shape={},
+  ).moe.kernel
   right = True
-  for kernel in ('xla', 'hopper') if hopper else ('xla',):
+  for kernel in dict.fromkeys(('xla', best)):
     run = grouped(kernel, 'bfloat16')
     error = worst(run(x, weight, gradient), wanted)
     seconds = median_seconds(run, x, weight, gradient)

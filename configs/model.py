@@ -124,9 +124,9 @@ def _moe() -> ConfigDict:
   # Balance without a loss: each step moves a bias for the choice of an expert
   # by this much towards equal load (DeepSeek-V3: 0.001); 0: off.
   moe.balance_rate = 0.0
-  # What multiplies tokens with the matrices of their experts: 'hopper' (JAX's
-  # kernels for H100 and H200, in bfloat16, sizes in multiples of 128) or 'xla'
-  # (anywhere; on GPUs it multiplies each token with every expert); 'auto' takes
-  # the first where it can.
+  # What multiplies tokens with the matrices of their experts: 'megablox' (the
+  # gradient of matrices on TPUs from v5e on), 'hopper' (on H100 and H200, in
+  # bfloat16, sizes in multiples of 128) or 'xla' (anywhere; where it has no
+  # kernel it multiplies with every expert); 'auto' takes the first that can.
   moe.kernel = 'auto'
   return moe

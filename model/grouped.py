@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from model.grouped_kernels import (
+  SUMS_OVER_ROWS,
   hopper_product,
   hopper_product_transposed,
-  hopper_sum_over_rows,
 )
 
 # Axis of a parameter -> mesh axes over which its parts are gathered for use.
@@ -104,8 +104,8 @@ def _sum_over_rows(x_MK, gradient_MN, sizes_E, groups):
   x_MK, gradient_MN = (
     rows.astype(groups.compute_dtype) for rows in (x_MK, gradient_MN)
   )
-  if groups.kernel == 'hopper':
-    sums_EKN = hopper_sum_over_rows(x_MK, gradient_MN, sizes_E)
+  if groups.kernel in SUMS_OVER_ROWS:
+    sums_EKN = SUMS_OVER_ROWS[groups.kernel](x_MK, gradient_MN, sizes_E)
     return sums_EKN.astype(groups.gradient_dtype)
   return jax.lax.ragged_dot_general(
     x_MK,

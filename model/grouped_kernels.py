@@ -1,24 +1,29 @@
 """What multiplies rows with the matrices of their groups, and the choice.
 
-XLA's own product (`jax.lax.ragged_dot`) is a grouped kernel on TPUs; on NVIDIA
-GPUs it multiplies each row with the matrix of every group. For Hopper (H100,
-H200) JAX ships kernels, written in Mosaic, that multiply it with one.
+XLA's own product (`jax.lax.ragged_dot`) is a grouped kernel on TPUs. What it
+has no kernel for it computes in the dense way, with every group in place of
+one: on TPUs the gradient of the matrices, on NVIDIA GPUs everything. JAX ships
+kernels for these: megablox (Gale et al. 2023) for TPUs, and others in Mosaic
+for Hopper (H100, H200).
 
 Suffixes: M rows in order of their groups, E groups, K and N the sides of a
 matrix.
 """
 
 import dataclasses
+import functools
 import math
+import re
 from collections.abc import Mapping
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 
 from model.config import ModelConfig
 
-_HOPPER = '9.0'
+# H100, H200, GH200 and their kin, as JAX names them.
+_HOPPER = re.compile(r'NVIDIA G?H\d')
 # Rows, columns and inner sizes that a block computes at a time, its stages in
 # flight, and blocks side by side that share what they read: the fastest of ten
 # tried on an H200, 32,768 rows and 8 matrices of 2,048 x 4,096. A product of
@@ -31,16 +36,21 @@ _ROWS = {
 _MATRICES = _ROWS | {'block_m': 128, 'grid_block_n': 8}
 # They cut a matrix into blocks on both sides.
 _MULTIPLE = 128
+# Rows, and sides of a matrix, that megablox has on the chip at a time: those of
+# published recipes. Their operations a byte are what v6e needs to be busy; the
+# 16 MiB of a v4 do not hold them.
+_TILES = 512, 1_024, 1_024
+_SMALL = 'TPU v4'
 
 
 def resolve_grouped(
-  config: ModelConfig, *, device: Any, mesh_shape: Mapping[str, int]
+  config: ModelConfig, *, device_kind: str, mesh_shape: Mapping[str, int]
 ) -> ModelConfig:
   """Decides what multiplies the rows of experts.
 
   Args:
     config: the model.
-    device: one of the mesh's.
+    device_kind: of the mesh's devices.
     mesh_shape: devices along each mesh axis.
 
   Returns:
@@ -53,21 +63,36 @@ def resolve_grouped(
   moe = config.moe
   if not moe.num_experts or moe.kernel == 'xla':
     return config
-  problems = list(_problems(config, device, mesh_shape))
-  if moe.kernel == 'hopper' and problems:
+  kernel = moe.kernel
+  if kernel == 'auto':
+    kernel = 'megablox' if device_kind.startswith('TPU') else 'hopper'
+  find = _hopper_problems if kernel == 'hopper' else _megablox_problems
+  problems = list(find(config, device_kind, mesh_shape))
+  if moe.kernel != 'auto' and problems:
     raise ValueError(
-      f"model.moe.kernel = 'hopper' does not support {' or '.join(problems)}. "
-      "Change that, or set model.moe.kernel = 'auto'."
+      f'model.moe.kernel = {kernel!r} does not support '
+      f"{' or '.join(problems)}. Change that, or set model.moe.kernel = 'auto'."
     )
-  kernel = 'xla' if problems else 'hopper'
+  if problems:
+    kernel = 'xla'
   return dataclasses.replace(
     config, moe=dataclasses.replace(moe, kernel=kernel)
   )
 
 
-def _problems(config: ModelConfig, device: Any, mesh_shape: Mapping[str, int]):
-  if getattr(device, 'compute_capability', None) != _HOPPER:
-    yield f'{device.device_kind} (NVIDIA H100 and H200 only)'
+def _megablox_problems(
+  config: ModelConfig, device_kind: str, mesh_shape: Mapping[str, int]
+):
+  del config, mesh_shape
+  if not device_kind.startswith('TPU') or device_kind == _SMALL:
+    yield f'{device_kind} (TPUs only, from v5e on)'
+
+
+def _hopper_problems(
+  config: ModelConfig, device_kind: str, mesh_shape: Mapping[str, int]
+):
+  if not _HOPPER.match(device_kind):
+    yield f'{device_kind} (NVIDIA H100 and H200 only)'
   if config.compute_dtype != 'bfloat16':
     yield f"model.compute_dtype = {config.compute_dtype!r} ('bfloat16' only)"
   split = math.prod(
@@ -107,10 +132,10 @@ def hopper_product_transposed(
 
 
 @sequential_vmap
-def hopper_sum_over_rows(
+def _hopper_sum_over_rows(
   x_MK: jax.Array, y_MN: jax.Array, sizes_E: jax.Array
 ) -> jax.Array:
-  """Products of columns, over the rows of each group: [E, K, N].
+  """Products of columns over the rows of each group, [E, K, N].
 
   Sums are float32 and rounded once, to the type of x_MK.
   """
@@ -119,3 +144,39 @@ def hopper_sum_over_rows(
   )
 
   return transposed_ragged_dot(x_MK, y_MN, group_sizes=sizes_E, **_MATRICES)
+
+
+def _megablox_sum_over_rows(
+  x_MK: jax.Array,
+  y_MN: jax.Array,
+  sizes_E: jax.Array,
+  *,
+  interpret: bool = False,
+) -> jax.Array:
+  """The same on TPUs, in float32."""
+  from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
+
+  rows, height, width = _TILES
+  # A row of zeros belongs to no group.
+  missing = ((0, -len(x_MK) % rows), (0, 0))
+  x_MK, y_MN = jnp.pad(x_MK, missing), jnp.pad(y_MN, missing)
+  return tgmm(
+    x_MK.T,
+    y_MN,
+    sizes_E,
+    jnp.dtype('float32'),
+    (rows, min(height, x_MK.shape[1]), min(width, y_MN.shape[1])),
+    interpret=interpret,
+  )
+
+
+# Kernel -> the gradient of the matrices: (rows x_MK, gradients y_MN, rows of
+# each group) -> sums_EKN.
+SUMS_OVER_ROWS = {
+  'hopper': _hopper_sum_over_rows,
+  'megablox': sequential_vmap(_megablox_sum_over_rows),
+  # For tests: an operation at a time.
+  'megablox_interpreted': functools.partial(
+    _megablox_sum_over_rows, interpret=True
+  ),
+}

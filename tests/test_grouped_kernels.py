@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import types
 
 import cases
 import jax
@@ -17,30 +16,29 @@ from jax.experimental.pallas.ops.gpu import (
 from model import grouped, grouped_kernels
 from model.grouped import Groups, grouped_product
 from model.grouped_kernels import resolve_grouped
+from train.chips import CHIPS
+from train.planning.layout import lay_out
+from train.planning.roofline import estimate
 
-HOPPER = types.SimpleNamespace(
-  device_kind='NVIDIA H200', compute_capability='9.0'
-)
-AMPERE = types.SimpleNamespace(
-  device_kind='NVIDIA A100-SXM4-80GB', compute_capability='8.0'
-)
-TPU = types.SimpleNamespace(device_kind='TPU v5p')
+HOPPER, AMPERE, TPU = 'NVIDIA H200', 'NVIDIA A100-SXM4-80GB', 'TPU v5'
 FITS = {
   'model.embed_dim': 256, 'model.moe.num_experts': 4,
   'model.moe.expert_dim': 512, 'model.compute_dtype': 'bfloat16',
 }  # fmt: skip
 
 
-def resolve(device, mesh_shape=None, **overrides):
+def resolve(kind, mesh_shape=None, **overrides):
   model = cases.tiny_train_config(**FITS | overrides).model
-  found = resolve_grouped(model, device=device, mesh_shape=mesh_shape or {})
+  found = resolve_grouped(model, device_kind=kind, mesh_shape=mesh_shape or {})
   assert dataclasses.replace(found, moe=model.moe) == model
   return found.moe.kernel
 
 
 def test_auto_takes_what_the_device_and_the_model_allow():
   assert resolve(HOPPER) == 'hopper'
-  assert resolve(AMPERE) == resolve(TPU) == 'xla'
+  assert resolve('NVIDIA GH200 480GB') == 'hopper'
+  assert resolve(TPU) == 'megablox'
+  assert resolve(AMPERE) == resolve('TPU v4') == resolve('cpu') == 'xla'
   assert resolve(HOPPER, **{'model.moe.kernel': 'xla'}) == 'xla'
   assert resolve(HOPPER, **{'model.compute_dtype': 'float32'}) == 'xla'
   assert resolve(HOPPER, **{'model.moe.expert_dim': 96}) == 'xla'
@@ -49,20 +47,30 @@ def test_auto_takes_what_the_device_and_the_model_allow():
 
 
 @pytest.mark.parametrize(
-  ('device', 'mesh_shape', 'overrides', 'message'),
+  ('kind', 'mesh_shape', 'overrides', 'message'),
   [
     (AMPERE, {}, {}, 'A100-SXM4-80GB .NVIDIA H100 and H200 only'),
+    (TPU, {}, {}, r'TPU v5 .NVIDIA'),
     (HOPPER, {}, {'model.compute_dtype': 'float32'}, r"'bfloat16' only"),
     (HOPPER, {}, {'model.embed_dim': 192}, r'model\.embed_dim = 192'),
     (HOPPER, {'tensor': 8}, {}, r'expert_dim = 512 \(multiples of 1024\)'),
   ],
 )
 def test_what_the_kernel_cannot_do_is_refused(
-  device, mesh_shape, overrides, message
+  kind, mesh_shape, overrides, message
 ):
   overrides = overrides | {'model.moe.kernel': 'hopper'}
   with pytest.raises(ValueError, match=message):
-    resolve(device, mesh_shape, **overrides)
+    resolve(kind, mesh_shape, **overrides)
+
+
+def test_megablox_is_for_tpus():
+  megablox = {'model.moe.kernel': 'megablox'}
+  assert resolve(TPU, **megablox) == 'megablox'
+  with pytest.raises(ValueError, match=r'TPU v4 .TPUs only, from v5e'):
+    resolve('TPU v4', **megablox)
+  with pytest.raises(ValueError, match="'megablox' does not support cpu"):
+    resolve('cpu', **megablox)
 
 
 def test_an_unknown_kernel_is_named():
@@ -90,12 +98,13 @@ def stand_ins(monkeypatch) -> None:
   for name, function in (
     ('hopper_product', lambda x, w, s: not_written(product(x, w, s), s)),
     ('hopper_product_transposed', transposed),
-    ('hopper_sum_over_rows', sum_over_rows),
   ):
     monkeypatch.setattr(grouped, name, function)
+  monkeypatch.setitem(grouped_kernels.SUMS_OVER_ROWS, 'hopper', sum_over_rows)
 
 
-def test_what_is_asked_of_the_kernels_is_the_reference(stand_ins):
+@pytest.mark.parametrize('kernel', ['hopper', 'megablox_interpreted'])
+def test_what_is_asked_of_the_kernels_is_the_reference(kernel, stand_ins):
   keys = jax.random.split(jax.random.key(0), 3)
   x, weight, gradient = (
     jax.random.normal(key, shape)
@@ -110,7 +119,7 @@ def test_what_is_asked_of_the_kernels_is_the_reference(stand_ins):
     )
     return out, *pullback(gradient)
 
-  for found, wanted in zip(run('hopper'), run('xla'), strict=True):
+  for found, wanted in zip(run(kernel), run('xla'), strict=True):
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
 
 
@@ -143,3 +152,24 @@ def test_slots_of_a_population_take_turns(monkeypatch):
   for slot in range(3):
     wanted = jax.lax.ragged_dot(x[slot], weight[slot], sizes[slot])
     np.testing.assert_allclose(found[slot], wanted, rtol=1e-6)
+
+
+def test_a_plan_for_gpus_counts_every_expert_where_no_kernel_is():
+  def products(chip, **overrides):
+    config = cases.tiny_train_config(**FITS | overrides)
+    return (
+      estimate(
+        lay_out(config, 1), chip=CHIPS[chip], bandwidth={'data': 1.0}
+      ).products
+      * CHIPS[chip].matmul
+    )
+
+  one = {'model.moe.experts_per_token': 1}
+  every = {'model.moe.experts_per_token': 4}
+  xla = {'model.moe.kernel': 'xla'}
+  assert products('h100', **one) < products('h100', **every)
+  np.testing.assert_allclose(
+    [products('h100', **one, **xla), products('a100', **one)],
+    products('h100', **every),
+  )
+  assert products('v5p', **one, **xla) == products('v5p', **one)

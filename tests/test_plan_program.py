@@ -271,6 +271,13 @@ def test_grouped_products_cost_the_rows_that_are_in_a_group():
     'ragged-dot-none.2', f'{metadata}bf16[{M},{N}]{{1,0}}, {matrices}', ''
   )
   assert kernels.kernel_flops(wide, HALF) == product
+  # Sums over rows, for the gradient of the matrices.
+  sums = splash(
+    'tgmm.3',
+    f'{metadata}{rows}, bf16[{M},{N}]{{1,0}}',
+    f'f32[{E},{K},{N}]{{2,1,0}}',
+  )
+  assert kernels.kernel_flops(sums, HALF) == product
   counts = splash('ragged-dot-metadata', 's32[8]{0}', '')
   assert kernels.kernel_seconds(counts, HALF, CHIP) == 0
 

@@ -146,7 +146,9 @@ def with_kernels(config: TrainConfig, mesh: Mesh) -> tuple[TrainConfig, str]:
     mesh_shape=mesh.shape,
   )
   model = resolve_grouped(
-    model, device=mesh.devices.flat[0], mesh_shape=mesh.shape
+    model,
+    device_kind=mesh.devices.flat[0].device_kind,
+    mesh_shape=mesh.shape,
   )
   return dataclasses.replace(config, model=model), attention
 

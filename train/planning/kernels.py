@@ -22,8 +22,9 @@ _PRODUCTS = (
   ('splash', 'fwd', 2),
 )
 _FUSED_BACKWARD = 5
-# Products of rows with the matrix of their group: jax.lax.ragged_dot.
-_GROUPED = 'ragged-dot'
+# Products of rows with the matrix of their group, jax.lax.ragged_dot; and sums
+# over the rows of each group, megablox's tgmm.
+_GROUPED = ('ragged-dot', 'tgmm')
 
 
 class UnknownKernelError(ValueError):
@@ -55,13 +56,17 @@ def kernel_flops(call: Instruction, fractions: Fractions) -> float:
     UnknownKernelError: there is no rule for this kernel.
   """
   arrays = _large_operands(call)
-  if _GROUPED in call.name:
-    # Rows [M, K] come first, then matrices [E, K, N]; before them stands a call
-    # that only counts, without either.
+  if _grouped(call):
+    # Rows [M, K] come first, then matrices [E, K, N] or other rows [M, N];
+    # before them stands a call that only counts, without either.
     if len(arrays) < 2:
       return 0.0
-    (rows, depth), (_, *sides) = arrays[0].dims, arrays[1].dims
-    width = math.prod(sides) // depth
+    (rows, depth), (groups, *sides) = arrays[0].dims, arrays[1].dims
+    if len(sides) == 1:
+      assert groups == rows, call.name
+      (width,) = sides
+    else:
+      width = math.prod(sides) // depth
     return 2.0 * rows * depth * width * fractions.grouped
   for family, part, products in _PRODUCTS:
     if family in call.name and part in call.name and len(arrays) >= 2:
@@ -81,7 +86,7 @@ def kernel_seconds(
 ) -> float:
   """Time of one call at the stated efficiency."""
   flops = kernel_flops(call, fractions)
-  if _GROUPED in call.name:
+  if _grouped(call):
     return flops / (chip.matmul / chip.devices)
   return flops / attention_rate(chip, _large_operands(call)[0].dims[-1])
 
@@ -96,9 +101,14 @@ def attention_rate(chip: Chip, head_dim: int) -> float:
   return ATTENTION_EFFICIENCY * filled * chip.matmul / chip.devices
 
 
+def _grouped(call: Instruction) -> bool:
+  """Whether it multiplies rows in groups."""
+  return any(name in call.name for name in _GROUPED)
+
+
 def _large_operands(call: Instruction) -> list[Shape]:
   """Attention: queries [..., N, T, H], then keys [..., K, S, H]."""
-  least = 1 if _GROUPED in call.name else 2
+  least = 1 if _grouped(call) else 2
   return [
     s for s in _operands(call) if s.dtype == 'bf16' and len(s.dims) > least
   ]

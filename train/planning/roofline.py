@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 
 from model.flops import matmul_parameters
+from model.grouped_kernels import resolve_grouped
 from train.chips import Chip
 from train.planning.expected import is_fused, kept_values
 from train.planning.keeps import Keeps, kept_by, widths
@@ -158,11 +159,32 @@ def _computing(layout: Layout, chip: Chip, keeps: Keeps) -> tuple[float, float]:
   tokens = config.batch_size * config.sequence_length
   head = 6 * tokens * model.embed_dim * model.vocab_size
   layers = product_operations(config, keeps) - head
+  layers *= _repeated(layout, chip)
   products = (idle * layers + head) / rate
   if fused:
     rate = SUSTAINED * devices * attention_rate(chip, model.head_dim)
   attention = attention_operations(config, keeps, fused=fused)
   return products, idle * attention / rate
+
+
+def _repeated(layout: Layout, chip: Chip) -> float:
+  """Products of layers that are computed for each that is needed.
+
+  Without a kernel for them, a GPU multiplies each row with every expert.
+  """
+  model, moe = layout.config.model, layout.config.model.moe
+  if chip.is_tpu or not moe.num_experts:
+    return 1.0
+  decided = resolve_grouped(
+    model, device_kind=chip.device_kinds[0], mesh_shape=layout.mesh
+  )
+  if decided.moe.kernel != 'xla':
+    return 1.0
+  experts = 3 * model.embed_dim * moe.expert_dim * moe.experts_per_token
+  head = model.embed_dim * model.vocab_size
+  all_layers = matmul_parameters(model) - head
+  share = model.num_layers * experts / all_layers
+  return 1 + share * (moe.num_experts - 1)
 
 
 def _copies(
