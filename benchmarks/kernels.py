@@ -84,7 +84,7 @@ def attention(config: ModelConfig, name: str, dtype: str):
 
   def run(q, k, v, gradient, places):
     attend = make_attend(config, places)
-    out, pullback = jax.vjp(lambda *qkv: attend(*qkv, None), q, k, v)
+    out, pullback = jax.vjp(lambda q, k, v: attend(q, k, v, None), q, k, v)
     return out, *pullback(gradient.astype(out.dtype))
 
   return jax.jit(run)

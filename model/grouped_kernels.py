@@ -15,6 +15,7 @@ import functools
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ _HOPPER = re.compile(r'NVIDIA G?H\d')
 # tried on an H200, 32,768 rows and 8 matrices of 2,048 x 4,096. A product of
 # rows reaches 690 TFLOP/s there, the gradient of matrices 656, and one dense
 # product as large 772.
-_ROWS = {
+_ROWS: dict[str, Any] = {
   'block_m': 192, 'block_n': 128, 'block_k': 64, 'max_concurrent_steps': 4,
   'grid_block_n': 16,
 }  # fmt: skip
@@ -172,7 +173,7 @@ def _megablox_sum_over_rows(
 
 # Kernel -> the gradient of the matrices: (rows x_MK, gradients y_MN, rows of
 # each group) -> sums_EKN.
-SUMS_OVER_ROWS = {
+SUMS_OVER_ROWS: dict[str, Any] = {
   'hopper': _hopper_sum_over_rows,
   'megablox': sequential_vmap(_megablox_sum_over_rows),
   # For tests: an operation at a time.
