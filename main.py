@@ -197,9 +197,9 @@ def verify() -> None:
   """Compares loss and gradients of every mesh with those of one device."""
   # The compiler's remarks on layouts that are slow are not for this table.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  from train.verify import emulated_devices, verify_and_print
+  from train.verify import verify_and_print
 
-  if not verify_and_print(to_dict(given.config()), emulated_devices()):
+  if not verify_and_print(to_dict(given.config())):
     sys.exit(1)
 
 

@@ -5,15 +5,14 @@ import os
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
-# Tests compile much and run little; the fusion emitters double the time.
-os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '')
-  + ' --xla_backend_optimization_level=0'
-  + ' --xla_cpu_use_fusion_emitters=false'
-)
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 # Every test compiles its own programs: a cached one could hide a change.
 os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)
+
+from train.emulation import quick_flags
+
+# Tests compile much and run little.
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {quick_flags()}'
 
 import cases
 import numpy as np

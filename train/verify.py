@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from model.attention_splash import LANES
 from model.config import CONTEXT_PARALLELISMS
 from model.params import Params
 from train.config import MESH_AXES, TrainConfig, train_config
+from train.emulation import emulated_devices
 from train.rows import Marks
 from train.setup import make_setup
 from train.state import Recipe, init_state
@@ -305,24 +305,9 @@ def line(result: Result) -> str:
   )
 
 
-def emulated_devices() -> Sequence[Any]:
-  """Devices made of this machine's processors: 8, or JAX_NUM_CPU_DEVICES.
-
-  To be called before anything has used a device.
-  """
-  # Much is compiled, and run once.
-  os.environ.setdefault(
-    'XLA_FLAGS',
-    '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
-  )
-  jax.config.update('jax_platforms', 'cpu')
-  if not os.environ.get('JAX_NUM_CPU_DEVICES'):
-    jax.config.update('jax_num_cpu_devices', 8)
-  return jax.devices()
-
-
-def verify_and_print(config: Mapping[str, Any], devices: Sequence[Any]) -> bool:
+def verify_and_print(config: Mapping[str, Any]) -> bool:
   """Prints the table of `verify` as it grows; True if no mesh is wrong."""
+  devices = emulated_devices()
   lines = len(list(cases(config, len(devices))))
   print(
     f'{lines} lines, each compiled in up to a minute. The model is made small: '
