@@ -14,6 +14,7 @@ from model.grouped_kernels import (
   SUMS_OVER_ROWS,
   hopper_product,
   hopper_product_transposed,
+  kernel_for,
 )
 
 # Axis of a parameter -> mesh axes over which its parts are gathered for use.
@@ -68,7 +69,7 @@ def grouped_product(
 def _product(x_MK, weight_EKN, sizes_E, groups, transposed=False):
   """Rows times matrices of compute_dtype, or times their transposes."""
   x_MK = x_MK.astype(groups.compute_dtype)
-  if groups.kernel == 'hopper':
+  if kernel_for(groups.kernel, len(x_MK)) == 'hopper':
     product = hopper_product_transposed if transposed else hopper_product
     y_MN = product(x_MK, weight_EKN, sizes_E)
   else:
@@ -104,8 +105,9 @@ def _sum_over_rows(x_MK, gradient_MN, sizes_E, groups):
   x_MK, gradient_MN = (
     rows.astype(groups.compute_dtype) for rows in (x_MK, gradient_MN)
   )
-  if groups.kernel in SUMS_OVER_ROWS:
-    sums_EKN = SUMS_OVER_ROWS[groups.kernel](x_MK, gradient_MN, sizes_E)
+  kernel = kernel_for(groups.kernel, len(x_MK))
+  if kernel in SUMS_OVER_ROWS:
+    sums_EKN = SUMS_OVER_ROWS[kernel](x_MK, gradient_MN, sizes_E)
     return sums_EKN.astype(groups.gradient_dtype)
   return jax.lax.ragged_dot_general(
     x_MK,

@@ -107,6 +107,15 @@ def _hopper_problems(
       yield f'{field} = {size} (multiples of {_MULTIPLE * parts})'
 
 
+def kernel_for(kernel: str, rows: int) -> str:
+  """The kernel, or 'xla' for rows so few that they fill no block of it.
+
+  Sampling has as few.
+  """
+  few = kernel == 'hopper' and rows < _ROWS['block_m']
+  return 'xla' if few else kernel
+
+
 @sequential_vmap
 def hopper_product(
   x_MK: jax.Array, weight_EKN: jax.Array, sizes_E: jax.Array

@@ -108,9 +108,9 @@ def test_what_is_asked_of_the_kernels_is_the_reference(kernel, stand_ins):
   keys = jax.random.split(jax.random.key(0), 3)
   x, weight, gradient = (
     jax.random.normal(key, shape)
-    for key, shape in zip(keys, ((12, 16), (3, 16, 8), (12, 8)), strict=True)
+    for key, shape in zip(keys, ((212, 16), (3, 16, 8), (212, 8)), strict=True)
   )
-  sizes = jnp.array([5, 0, 4], jnp.int32)
+  sizes = jnp.array([105, 0, 99], jnp.int32)
 
   def run(kernel):
     groups = Groups('float32', kernel=kernel)
@@ -139,7 +139,7 @@ def test_jax_has_the_kernels(function, blocks):
 
 def test_slots_of_a_population_take_turns(monkeypatch):
   def kernel(x, weight, *, group_sizes, **blocks):
-    # It knows no axis more.
+    # It knows no further axis.
     assert x.ndim == 2
     assert blocks == grouped_kernels._ROWS
     return jax.lax.ragged_dot(x, weight, group_sizes)
@@ -173,3 +173,13 @@ def test_a_plan_for_gpus_counts_every_expert_where_no_kernel_is():
     products('h100', **every),
   )
   assert products('v5p', **one, **xla) == products('v5p', **one)
+
+
+def test_rows_of_sampling_are_too_few_for_the_kernel(stand_ins):
+  x, weight = jnp.ones((2, 4)), jnp.ones((3, 4, 4))
+  sizes = jnp.array([1, 0, 0], jnp.int32)
+  few = grouped_product(x, weight, sizes, Groups('float32', kernel='hopper'))
+  np.testing.assert_array_equal(few, [[4] * 4, [0] * 4])
+  assert grouped_kernels.kernel_for('hopper', 191) == 'xla'
+  assert grouped_kernels.kernel_for('hopper', 192) == 'hopper'
+  assert grouped_kernels.kernel_for('megablox', 2) == 'megablox'
