@@ -31,6 +31,8 @@ from train.planning.keeps import keeps_of
 from train.planning.make import make_plan
 from train.planning.search import estimate_run
 
+_PRODUCTS = 11
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
@@ -47,6 +49,10 @@ class Row:
     offloaded: names of what it left in the memory of the host.
     capacity: rows that an expert multiplies, by those that it gets in the
       mean; 1: no token is dropped, and none is padded.
+    products: of an expert in a step with full recomputation. Here they are 11:
+      three forward, two for the gradients of each, and two computed again.
+      Where the weights of a token's choices multiply what the last one gives
+      (MaxText, layers/moe.py, `unpermute`), it is computed again as well.
     chooses: whether SUSTAINED is chosen by it.
     overrides: other fields of the config.
   """
@@ -60,6 +66,7 @@ class Row:
   also: tuple[str, ...] = ()
   offloaded: tuple[str, ...] = ()
   capacity: float = 1.0
+  products: int = _PRODUCTS
   chooses: bool = True
   overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -71,6 +78,8 @@ class Row:
       found += f'; host: {", ".join(self.offloaded)}'
     if self.capacity != 1:
       found += f'; capacity {self.capacity:g}'
+    if self.products != _PRODUCTS:
+      found += f'; {self.products} products of experts'
     return found
 
 
@@ -106,11 +115,11 @@ ROWS = (
       overrides={'sequence_length': 131_072, 'mesh.context': 8},
       source=f'{_RECIPES}, ironwood, rows of 131,072'),
   Row(config='mixtral_8x7b', topology='v5p:4x4x8', rows=4608, published=2909,
-      chooses=False,
+      products=12, chooses=False,
       source='MaxText, tiering.md, on 8x4x4'),
   Row(config='mixtral_8x7b', topology='v6e:16x16', rows=3072, published=3645,
-      offloaded=(*_QKV, 'attention_out'), capacity=1.25, chooses=False,
-      source=f'{_RECIPES}, trillium'),
+      offloaded=(*_QKV, 'attention_out'), capacity=1.25, products=12,
+      chooses=False, source=f'{_RECIPES}, trillium'),
 )  # fmt: skip
 
 
@@ -127,8 +136,9 @@ def _error(row: Row) -> float:
   """Logarithm of the predicted speed, by the roofline, over the published."""
   config, machine = config_of(row), topologies.parse(row.topology)
   seconds = _seconds(row, config)
-  if row.capacity != 1:
-    seconds += (row.capacity - 1) * _seconds_of_experts(row, config)
+  share = row.capacity * row.products / _PRODUCTS
+  if share != 1:
+    seconds += (share - 1) * _seconds_of_experts(row, config)
   tokens = config.batch_size * config.sequence_length
   return math.log(tokens / seconds / machine.chips / row.published)
 

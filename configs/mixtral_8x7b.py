@@ -12,15 +12,16 @@ Written for 128 chips of v5p, 4 rows on each: 2 million tokens a step, 260
 billion in all (20 an active parameter). Everything is split over all chips, and
 experts are gathered like any other parameter: with one expert on each device of
 a group of 8 (mesh.expert = 8) every device holds the rows of all 8 of them, for
-all may choose its expert. A step then takes 18.8 s and 59.0 GB, in place of
-13.3 s and 27.0 GB.
+all may choose its expert. A step then takes 7.0 s and 49.4 GB, in place of
+6.6 s and 26.4 GB.
 
 Not run yet. Checked by a test: the count of parameters.
 
-Plan (libtpu 0.0.42.1, splash attention): 27.0 GB of the 102.8 GB of a chip,
-13.3 s a step, 1,233 tokens/s a chip, MFU 21 %; 460 hours for the whole run. Of
-a step, 6.5 s are the gradients of the experts, which the compiler multiplies in
-the dense way: every row with all 8 (docs/planning.md).
+Plan (libtpu 0.0.42.1, splash attention): 26.4 GB of the 102.8 GB of a chip,
+6.6 s a step, 2,486 tokens/s a chip, MFU 43 %; 227 hours for the whole run. With
+the 36 rows of published runs (batch_size = 4608): 133.9 GB by the compiler's
+sum, which it places in less, 40.7 s, 3,626 tokens/s, MFU 63 %
+(docs/planning.md).
 """
 
 from ml_collections import ConfigDict

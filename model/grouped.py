@@ -1,7 +1,7 @@
 """Matrix products of rows in groups, each group with its own matrix.
 
 Suffixes: M rows in order of their groups, E groups (experts), K and N the sides
-of a matrix.
+of a matrix. Of tokens: N tokens, C groups that a token goes to, D width.
 """
 
 import functools
@@ -36,12 +36,14 @@ class Groups(NamedTuple):
       devices.
     gathers: where the rest of the matrices lies.
     kernel: what multiplies, as resolve_grouped decided.
+    all_rows: every row belongs to a group.
   """
 
   compute_dtype: str
   gradient_dtype: str = 'float32'
   gathers: Gathers = ()
   kernel: str = 'xla'
+  all_rows: bool = False
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -81,6 +83,8 @@ def _product(x_MK, weight_EKN, sizes_E, groups, transposed=False):
       sizes_E,
       preferred_element_type=groups.compute_dtype,
     )
+  if groups.all_rows:
+    return y_MN
   # Kernels need not write the rows after the last group.
   filled_M = jnp.arange(y_MN.shape[0]) < sizes_E.sum()
   return jnp.where(filled_M[:, None], y_MN, 0)
@@ -140,21 +144,54 @@ grouped_product.defvjp(_forward, _backward)
 
 
 @jax.custom_vjp
-def permute(x: jax.Array, order: jax.Array, inverse: jax.Array) -> jax.Array:
-  """Rows of x in another order.
+def to_groups(
+  x_N: jax.Array, order_M: jax.Array, inverse_CN: jax.Array
+) -> jax.Array:
+  """Brings copies of tokens into the order of their groups.
 
-  Its gradient is a permutation too; left to itself it would be a scatter.
+  This and its counterpart are gathers, as is the gradient of each, which is the
+  other. Left to themselves their gradients would be scatters.
 
   Args:
-    x: rows.
-    order: the row of x that stands at each place.
-    inverse: the place of each row of x.
+    x_N: tokens, [N, ...].
+    order_M: which of the C x N choices stands at each place.
+    inverse_CN: the place of each choice.
+
+  Returns:
+    x_M, [C * N, ...].
   """
-  del inverse
-  return x[order]
+  del inverse_CN
+  return x_N[order_M % len(x_N)]
 
 
-permute.defvjp(
-  lambda x, order, inverse: (x[order], inverse),
-  lambda inverse, gradient: (gradient[inverse], None, None),
-)
+@jax.custom_vjp
+def from_groups(
+  y_M: jax.Array, order_M: jax.Array, inverse_CN: jax.Array
+) -> jax.Array:
+  """Brings rows back to their tokens: y_N, the sum over a token's choices."""
+  del order_M
+  # Choices are the first axis, and added one by one: as the last axis but one,
+  # where they are few, they would fill a small part of the tiles of a TPU.
+  return sum(y_N.astype(jnp.float32) for y_N in y_M[inverse_CN]).astype(
+    y_M.dtype
+  )
+
+
+def _forward_to(x_N, order_M, inverse_CN):
+  return to_groups(x_N, order_M, inverse_CN), (order_M, inverse_CN)
+
+
+def _backward_to(residuals, gradient_M):
+  return from_groups(gradient_M, *residuals), None, None
+
+
+def _forward_from(y_M, order_M, inverse_CN):
+  return from_groups(y_M, order_M, inverse_CN), (order_M, inverse_CN)
+
+
+def _backward_from(residuals, gradient_N):
+  return to_groups(gradient_N, *residuals), None, None
+
+
+to_groups.defvjp(_forward_to, _backward_to)
+from_groups.defvjp(_forward_from, _backward_from)

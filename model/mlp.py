@@ -14,17 +14,17 @@ def _gelu(x: jax.Array) -> jax.Array:
   return jax.nn.gelu(x.astype(jnp.float32)).astype(x.dtype)
 
 
-def _swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
-  x = jax.nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
-  return x.astype(up.dtype)
+def _gated(activation):
+  def apply(gate, up, scale=None):
+    x = activation(gate.astype(jnp.float32)) * up.astype(jnp.float32)
+    if scale is not None:
+      x *= scale
+    return x.astype(up.dtype)
+
+  return apply
 
 
-def _geglu(gate: jax.Array, up: jax.Array) -> jax.Array:
-  x = jax.nn.gelu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
-  return x.astype(up.dtype)
-
-
-GATED = {'swiglu': _swiglu, 'geglu': _geglu}
+GATED = {'swiglu': _gated(jax.nn.silu), 'geglu': _gated(jax.nn.gelu)}
 
 
 class Mlp(nnx.Module):

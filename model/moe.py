@@ -21,7 +21,13 @@ from jax.ad_checkpoint import checkpoint_name
 from model.axes import AxisRules, partition_spec
 from model.config import ModelConfig
 from model.einsum import einsum
-from model.grouped import Gathers, Groups, grouped_product, permute
+from model.grouped import (
+  Gathers,
+  Groups,
+  from_groups,
+  grouped_product,
+  to_groups,
+)
 from model.layers import keep_inputs_only
 from model.mlp import GATED, Mlp
 from model.params import Params, declare
@@ -201,7 +207,6 @@ def _layout(rules: AxisRules) -> _Layout:
 def _run_experts(config, layout, x_BTD, weights_BTC, experts_BTC, matrices):
   """Weighted sum of what the chosen experts make of each token."""
   moe, dtype = config.moe, config.compute_dtype
-  wide = Groups(dtype, config.gradient_dtype, layout.wide, moe.kernel)
   shape, C = x_BTD.shape, moe.experts_per_token
   x_ND = x_BTD.reshape(-1, shape[-1])
   weights_NC = weights_BTC.reshape(-1, C)
@@ -213,24 +218,33 @@ def _run_experts(config, layout, x_BTD, weights_BTC, experts_BTC, matrices):
     )
   gate_EDF, up_EDF, down_EFD = matrices
   held = up_EDF.shape[0]
-  # Rows in order of this device's experts; those of others come last.
-  group_M = experts_NC.reshape(-1)
-  if layout.experts:
-    group_M -= jax.lax.axis_index(layout.experts) * held
-  group_M = jnp.where((group_M >= 0) & (group_M < held), group_M, held)
-  order_M = jnp.argsort(group_M)
-  inverse_M = jnp.argsort(order_M)
-  sizes_E = (group_M[:, None] == jnp.arange(held)).sum(0, dtype=jnp.int32)
-  x_MD = permute(jnp.repeat(x_ND, C, axis=0), order_M, inverse_M)
-  gate_MF = grouped_product(x_MD, gate_EDF, sizes_E, wide)
-  up_MF = grouped_product(x_MD, up_EDF, sizes_E, wide)
-  h_MF = keep_inputs_only(GATED[config.mlp], config)(
-    checkpoint_name(gate_MF, 'mlp_gate'), checkpoint_name(up_MF, 'mlp_up')
+  whole = held == moe.num_experts
+  wide = Groups(
+    dtype, config.gradient_dtype, layout.wide, moe.kernel, all_rows=whole
   )
   tall = wide._replace(gathers=layout.tall)
+  # Rows in order of this device's experts; those of others come last.
+  group_M = experts_NC.T.reshape(-1)
+  if not whole:
+    group_M -= jax.lax.axis_index(layout.experts) * held
+    group_M = jnp.where((group_M >= 0) & (group_M < held), group_M, held)
+  order_M = jnp.argsort(group_M)
+  inverse_M = jnp.argsort(order_M)
+  inverse_CN = inverse_M.reshape(C, -1)
+  sizes_E = (group_M[:, None] == jnp.arange(held)).sum(0, dtype=jnp.int32)
+  x_MD = to_groups(x_ND, order_M, inverse_CN)
+  gate_MF = grouped_product(x_MD, gate_EDF, sizes_E, wide)
+  up_MF = grouped_product(x_MD, up_EDF, sizes_E, wide)
+  # The weight of a choice multiplies what enters the last product, not what it
+  # gives, which the backward pass would need: a product and two arrays more.
+  weight_M = to_groups(weights_NC.T.reshape(-1), order_M, inverse_M[None])
+  h_MF = keep_inputs_only(GATED[config.mlp], config)(
+    checkpoint_name(gate_MF, 'mlp_gate'),
+    checkpoint_name(up_MF, 'mlp_up'),
+    weight_M[:, None],
+  )
   y_MD = grouped_product(h_MF, down_EFD, sizes_E, tall)
-  y_NCD = permute(y_MD, inverse_M, order_M).reshape(-1, C, shape[-1])
-  y_ND = (y_NCD * weights_NC[..., None]).sum(1).astype(dtype)
+  y_ND = from_groups(y_MD, order_M, inverse_CN)
   if layout.gathered:
     y_ND = jax.lax.psum_scatter(y_ND, layout.gathered, tiled=True)
   if layout.summed:

@@ -10,7 +10,7 @@ import pytest
 from meshes import run_gradients
 
 from model.axes import partition_spec
-from model.grouped import Groups, grouped_product
+from model.grouped import Groups, from_groups, grouped_product, to_groups
 from model.params import merge
 from train.state import state_shardings
 from train.step import jit_train_step
@@ -201,6 +201,40 @@ def test_grouped_products_round_factors_and_keep_sums():
     gradient[:, :, 0], [x[:5].sum(0), 0 * x[0], x[5:9].sum(0)], rtol=1e-5
   )
   assert not np.any(np.asarray(x_gradient[9:], np.float32))
+
+
+def test_tokens_go_to_their_groups_and_back():
+  generator = np.random.default_rng(0)
+  x_ND = generator.standard_normal((5, 4)).astype(np.float32)
+  y_MD = generator.standard_normal((10, 4)).astype(np.float32)
+  order_M = generator.permutation(10)
+  inverse_CN = np.argsort(order_M).reshape(2, 5)
+  there, back_x = jax.vjp(lambda x: to_groups(x, order_M, inverse_CN), x_ND)
+  back, there_y = jax.vjp(lambda y: from_groups(y, order_M, inverse_CN), y_MD)
+  np.testing.assert_array_equal(there, np.tile(x_ND, (2, 1))[order_M])
+  placed_MD = np.empty_like(y_MD)
+  placed_MD[order_M] = y_MD
+  wanted_ND = placed_MD[:5] + placed_MD[5:]
+  np.testing.assert_allclose(back, wanted_ND, rtol=1e-6)
+  # Each is the transpose of the other.
+  np.testing.assert_array_equal(back_x(y_MD)[0], back)
+  np.testing.assert_array_equal(there_y(x_ND)[0], there)
+
+
+@pytest.mark.parametrize(
+  ('remat', 'again'), [('none', 0), ('projections', 0), ('full', 2)]
+)
+def test_only_products_into_experts_are_computed_again(remat, again):
+  """Three forward, and two for the gradients of each."""
+  recipe = cases.recipe(**MOE | {'model.remat': remat})
+  tokens_BT = jnp.ones((2, 16), jnp.int32)
+
+  def total(params):
+    model = merge(recipe.graphdef, params)
+    return model(tokens_BT, tokens_BT, tokens_BT).x_BTD.sum()
+
+  jaxpr = jax.make_jaxpr(jax.grad(total))(cases.random_params(recipe))
+  assert str(jaxpr).count('ragged_dot_general[') == 3 + again + 6
 
 
 @pytest.mark.parametrize(

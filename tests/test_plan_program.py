@@ -230,6 +230,21 @@ optimization-barrier(%pair)
   assert sum(i.name in ('large', 'next') for i, _ in found) == 1
 
 
+def test_what_waits_for_something_is_no_array_of_its_own():
+  program = """HloModule step, is_scheduled=true
+
+ENTRY %main (p: f32[128]) -> f32[8,128] {
+  %p = f32[128]{0:T(128)} parameter(0)
+  %after = token[] after-all()
+  %large = f32[1024,128]{1,0:T(8,128)} broadcast(%p), dimensions={1}
+  %later = f32[1024,128]{1,0:T(8,128)} add-dependency(%large, %after)
+  ROOT %sum = f32[8,128]{1,0:T(8,128)} reduce(%later), dimensions={0}
+}
+"""
+  most, _ = memory._peak(hlo.parse(program), 'main', set())
+  assert most == (1024 + 8) * 128 * 4
+
+
 def test_memory_that_did_not_suffice_is_read_from_the_message():
   known = memory.refused_temporaries
   message = (

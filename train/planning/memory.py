@@ -15,8 +15,9 @@ from train.state import Recipe, TrainState
 
 # Their result is their operand, or a part of it, under another name.
 _VIEWS = (
-  'bitcast', 'while', 'optimization-barrier', 'copy-done', 'all-gather-done',
-  'all-reduce-done', 'collective-permute-done', 'async-update', 'async-done',
+  'add-dependency', 'bitcast', 'while', 'optimization-barrier', 'copy-done',
+  'all-gather-done', 'all-reduce-done', 'collective-permute-done',
+  'async-update', 'async-done',
 )  # fmt: skip
 STATE_PARTS = {
   'params': 'parameters',

@@ -24,16 +24,14 @@ def product_operations(config: TrainConfig, keeps: Keeps) -> float:
 def recomputed_parameters(config: TrainConfig, keeps: Keeps) -> int:
   """Values of the matrices of all layers whose products are computed again.
 
-  Nothing in the backward pass needs the result of a layer's last product; but
-  a mixture of experts does: the gradient of an expert's weight is that result.
+  Nothing in the backward pass needs the result of a layer's last product. That
+  of a router is always computed again.
   """
   model, moe = config.model, config.model.moe
   if keeps.all:
     return 0
   D, H, F = model.embed_dim, model.head_dim, _feed_forward(model)
-  last = 0
-  if moe.num_experts:
-    last = D * moe.expert_dim * moe.experts_per_token + D * moe.num_experts
+  router = D * moe.num_experts
   sizes = {
     'query': D * H * model.num_heads,
     'key': D * H * model.num_kv_heads,
@@ -43,7 +41,7 @@ def recomputed_parameters(config: TrainConfig, keeps: Keeps) -> int:
     'mlp_gate': D * F if model.gated or moe.num_experts else 0,
   }
   again = sum(size for name, size in sizes.items() if name not in keeps)
-  return model.num_layers * (again + last)
+  return model.num_layers * (again + router)
 
 
 def attention_products(keeps: Keeps, *, fused: bool) -> tuple[int, int]:
