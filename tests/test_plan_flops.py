@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from model.config import REMATS
 from model.flops import matmul_parameters
+from model.grouped import Groups, grouped_product
 from train.planning.flops import product_flops
 from train.planning.keeps import keeps_of
 from train.planning.operations import attention_operations, product_operations
@@ -71,6 +72,25 @@ def test_a_row_meets_the_matrix_of_its_group_alone():
   assert flops(loss, A, w, sizes) == {'bfloat16': once}
   # The gradients of rows and of matrices are as large, whatever the groups.
   assert flops(jax.grad(loss, (0, 1)), A, w, sizes) == {'bfloat16': 3 * once}
+
+
+def test_megablox_counts_as_what_it_stands_for():
+  def loss(x, w, sizes, kernel):
+    groups = Groups('bfloat16', kernel=kernel)
+    return grouped_product(x, w, sizes, groups).astype(jnp.float32).sum()
+
+  # Whole blocks of the kernel, so that no row is added.
+  x = jax.ShapeDtypeStruct((512, 10), jnp.bfloat16)
+  w = jax.ShapeDtypeStruct((4, 10, 7), jnp.bfloat16)
+  sizes = jax.ShapeDtypeStruct((4,), jnp.int32)
+  found = {
+    kernel: flops(
+      jax.grad(functools.partial(loss, kernel=kernel), (0, 1)), x, w, sizes
+    )
+    for kernel in ('xla', 'megablox', 'megablox_interpreted')
+  }
+  assert found['xla'] == {'bfloat16': 3 * 2 * 512 * 10 * 7}
+  assert set(map(str, found.values())) == {str(found['xla'])}
 
 
 @pytest.mark.parametrize('remat', REMATS)

@@ -15,8 +15,9 @@ def product_flops(jaxpr: Any) -> collections.Counter[str]:
   as they run, and what stands in a shard_map counts on every device. Of a
   branch the costlier side counts. Of products with groups every row counts
   once, with the matrix of its group, and rows of no group too: a program does
-  not know how many there will be. Hand-written kernels are left out: they are
-  counted by what they compute (kernels.py).
+  not know how many there will be. Megablox's sums over the rows of each group
+  count as these do; other hand-written kernels are left out, and counted by
+  what they compute (kernels.py).
 
   Args:
     jaxpr: of the whole program, over all devices.
@@ -33,6 +34,9 @@ def product_flops(jaxpr: Any) -> collections.Counter[str]:
     elif name in ('ragged_dot', 'ragged_dot_general'):
       left = equation.invars[0].aval
       total[left.dtype.name] += _grouped(equation)
+    elif params.get('name') == 'tgmm':
+      left, right = (variable.aval for variable in equation.invars[:2])
+      total[left.dtype.name] += 2 * left.size * right.shape[1]
     elif name == 'pallas_call':
       continue
     elif name == 'cond':
