@@ -7,6 +7,7 @@ a regression. After a change that is meant, and in the same commit:
     UPDATE_PLAN_BUDGETS=1 python -m pytest -m slow tests/test_plan_budgets.py
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -17,6 +18,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
+from model.grouped import Groups, grouped_product
+from model.grouped_kernels import resolve_grouped
 from train.compiler_options import compiler_options, libtpu_version
 from train.planning import hlo, topologies
 from train.planning.cache import Cache
@@ -158,3 +161,40 @@ def test_rows_are_multiplied_with_the_matrix_of_their_group_only(name, libtpu):
   options['xla_tpu_enable_ragged_dot_kernel'] = 'false'
   costs = lowered.compile(compiler_options=options).cost_analysis()
   assert costs['flops'] > 7 * once
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('name', 'most'),
+  [('v4:2x2x1', 11), ('v5e:1x1', 4), ('v5p:2x2x1', 4), ('v6e:1x1', 4),
+   ('tpu7x:2x2x1', 4)],
+)  # fmt: skip
+def test_gradients_of_experts_are_sums_over_their_own_rows(name, most, libtpu):
+  device = topologies.devices(topologies.parse(name))[0]
+  here = SingleDeviceSharding(device)
+  model = cases.tiny_train_config(**{'model.moe.num_experts': 8}).model
+  kernel = resolve_grouped(
+    model, device_kind=device.device_kind, mesh_shape={}
+  ).moe.kernel
+
+  def gradients(rows, matrices, sizes, gradient):
+    multiply = functools.partial(
+      grouped_product, sizes_E=sizes, groups=Groups('bfloat16', kernel=kernel)
+    )
+    return jax.vjp(multiply, rows, matrices)[1](gradient)
+
+  arrays = [
+    jax.ShapeDtypeStruct(shape, dtype, sharding=here)
+    for shape, dtype in (
+      ((4096, 512), jnp.bfloat16),
+      ((8, 512, 1024), jnp.float32),
+      ((8,), jnp.int32),
+      ((4096, 1024), jnp.bfloat16),
+    )
+  ]
+  compiled = jax.jit(gradients).lower(*arrays)
+  costs = compiled.compile(
+    compiler_options=compiler_options(device.device_kind)
+  ).cost_analysis()
+  # One product for the rows, one for the matrices; the dense one is eight.
+  assert most - 2 < costs['flops'] / (2 * 4096 * 512 * 1024) < most
