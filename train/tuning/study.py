@@ -16,6 +16,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from train.lock import one_at_a_time
 from train.tuning.leases import GONE, Leases, patiently
 from train.tuning.pruners import make_pruner
 from train.tuning.samplers import ExhaustedError, ask, make_sampler
@@ -335,11 +336,9 @@ def study_name(
     workdir: of the study, which all workers share.
     said: is told when this worker has to wait.
   """
-  from input_pipeline.lock import locked
-
   file = workdir / STUDY_FILE
   # Hosts that start at once would each give one.
-  with locked(workdir / _NAMING_LOCK, said):
+  with one_at_a_time(workdir / _NAMING_LOCK, said):
     if not file.exists():
       write_json(file, {'name': f'{workdir.name}-{uuid.uuid4().hex[:8]}'})
   return json.loads(file.read_text())['name']
