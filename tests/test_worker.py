@@ -229,13 +229,14 @@ class LoseAfter(StopAfter):
   def __init__(self, steps, mine, other):
     super().__init__(steps)
     self._leases, self._other = mine.leases, other
-    # Its trial is free at once, as if it had been silent for a minute.
-    self._leases.seconds = -1.0
 
   @property
   def signum(self):
     self._left -= 1
     if self._left == 0:
+      # As if it had been silent for a minute.
+      self._leases.seconds = -1.0
+      self._leases.renew([0])
       assert self._other.next_trial().number == 0
       self._leases.seconds = 60.0
       self._other.complete(0, [3.0])
