@@ -69,6 +69,63 @@ def test_a_slope_is_that_of_a_power():
   assert np.isnan(slope(sizes, [1.0, 0.0, 1.0]))
 
 
+def told(*batches):
+  """A way to measure that says for each batch of seeds what it is told."""
+  calls = collections.Counter()
+
+  def compiled_changes(setup, *_, seeds, **__):
+    size = setup.config.model.num_layers
+
+    def changes(numbers):
+      calls[size] += 1
+      assert list(numbers) == list(range(calls[size] * 8))[-8:]
+      exponent, noise = batches[min(calls[size], len(batches)) - 1]
+      signs = np.resize([1.0, -1.0], seeds)
+      squares = size ** (2 * exponent) * (1 + noise * signs)
+      return dict.fromkeys(coordinate_check.NAMES, squares)
+
+    return changes
+
+  return calls, compiled_changes
+
+
+@pytest.mark.parametrize(
+  ('batches', 'calls', 'ok'),
+  [
+    # Nothing is left open, on either side.
+    ([(-0.02, 0.05)], 1, True),
+    ([(0.5, 0.05)], 1, False),
+    # The first seeds lie; all together tell.
+    ([(-0.105, 0.1), (-0.02, 0.02)], 2, True),
+    ([(-0.09, 0.1), (-0.2, 0.1)], 3, False),
+    # On the limit there is no telling, and an end.
+    ([(-0.09, 0.9)], 8, True),
+    ([(-0.11, 0.9)], 8, False),
+    ([(float('nan'), 0.1)], 1, False),
+  ],
+)
+def test_more_seeds_are_run_while_a_slope_may_lie_on_either_side(
+  monkeypatch, batches, calls, ok
+):
+  made, compiled_changes = told(*batches)
+  monkeypatch.setattr(coordinate_check, 'compiled_changes', compiled_changes)
+  found = check(config(**COMPLETEP), axis='depth', sizes=(2, 4, 8))
+  assert dict(made) == dict.fromkeys((2, 4, 8), calls)
+  assert found.seeds == 8 * calls
+  assert found.ok == ok
+  assert f'over {8 * calls} seeds' in coordinate_check.text_of(found)
+
+
+def test_the_error_of_a_slope_is_how_much_it_varies():
+  sizes, generator = (2, 4, 8, 16), np.random.default_rng(0)
+  noise_S = np.array([0.05, 0.02, 0.04, 0.01])
+  slopes = [
+    slope(sizes, 2 ** generator.normal(0, noise_S)) for _ in range(4_000)
+  ]
+  error = coordinate_check.slope_error(sizes, noise_S)
+  assert error == pytest.approx(np.std(slopes), rel=0.05)
+
+
 @pytest.mark.parametrize(
   'name',
   [

@@ -209,7 +209,7 @@ SIX = rungs_of(*(10**6 * 2**k for k in range(6)))
   [
     (SIX, 1e17, 4, r'--sizes is 4; at least 5'),
     (SIX[:4], 1e30, 6, r'There are 4 smaller models'),
-    (SIX, 1e16, 6, r'takes 4.09e\+16 FLOPs, and 1e\+16 FLOPs are given'),
+    (SIX, 1e16, 6, r'takes 4\.1e\+16 FLOPs, and 1e\+16 FLOPs are given'),
     (
       rungs_of(*(10**6 + k for k in range(6))),
       1e30,
@@ -221,6 +221,16 @@ SIX = rungs_of(*(10**6 * 2**k for k in range(6)))
 def test_a_ladder_that_tells_nothing_is_refused(found, flops, sizes, message):
   with pytest.raises(ValueError, match=message):
     ladder.choose(found, Budget(flops=flops), sizes=sizes)
+
+
+def test_what_a_ladder_is_said_to_take_is_enough():
+  with pytest.raises(ValueError, match='takes') as refused:
+    ladder.choose(SIX, Budget(flops=1e16))
+  named = float(re.search(r'takes (\S+) FLOPs', str(refused.value))[1])
+  assert len(ladder.choose(SIX, Budget(flops=named))) == 5
+  # What three digits hold is not rounded.
+  assert Budget(hours=1.0).enough(2.5) == '2.5 hours'
+  assert Budget(hours=1.0).enough(0.012341) == '0.0124 hours'
 
 
 def test_a_ladder_reaches_only_so_far():
@@ -323,7 +333,8 @@ def run_ladder(folder, *flags):
     'model.embedding_dropout': 0.0, 'model.attention_dropout': 0.0,
     'model.residual_dropout': 0.0, 'model.mlp_dropout': 0.0,
   }  # fmt: skip
-  flags = ('--flops=6e11', '--sizes=5', '--tokens_per_parameter=4', *flags)
+  # There are five such models, and these FLOPs take all of them.
+  flags = ('--flops=1.2e12', '--sizes=5', '--tokens_per_parameter=4', *flags)
   return subprocess.run(
     runs.command('ladder', folder, 'ladder', *flags, **fields),
     cwd=folder,

@@ -223,6 +223,47 @@ def test_trials_of_a_worker_that_died_go_on_from_their_checkpoints(
   assert begun == [0, 4]
 
 
+class LoseAfter(StopAfter):
+  """Lets another worker take, and end, the first trial after some steps."""
+
+  def __init__(self, steps, mine, other):
+    super().__init__(steps)
+    self._leases, self._other = mine.leases, other
+
+  @property
+  def signum(self):
+    self._left -= 1
+    if self._left == 0:
+      # As if it had been silent for a minute.
+      self._leases.seconds = -1.0
+      self._leases.renew([0])
+      assert self._other.next_trial().number == 0
+      self._leases.seconds = 60.0
+      self._other.complete(0, [3.0])
+    return None
+
+  @signum.setter
+  def signum(self, value):
+    pass
+
+
+@pytest.mark.slow
+def test_a_worker_that_lost_a_trial_saves_and_tells_nothing_of_it(
+  tmp_path, stores
+):
+  setting = Setting(tmp_path, stores, trials=2)
+  worker, other = setting.worker(population=1), setting.study()
+  worker._study.leases.worker, other.leases.worker = 'a:1:1', 'b:1:1'
+  worker._request = LoseAfter(2, worker._study, other)
+  worker.run()
+  assert 'Trial 0 was given to another worker.' in setting.said
+  lost, mine = setting.study().trials()
+  assert (lost.values, lost.intermediate_values) == ([3.0], {})
+  assert not list((tmp_path / 'trials/0000/checkpoints').iterdir())
+  assert mine.state == TrialState.COMPLETE
+  assert list((tmp_path / 'trials/0001/checkpoints').iterdir())
+
+
 @pytest.mark.slow
 def test_two_workers_share_a_study_and_do_nothing_twice(
   tmp_path, stores, monkeypatch

@@ -1,4 +1,4 @@
-"""One run at a time in a folder."""
+"""One run at a time in a folder, or one process at a time at some work."""
 
 import contextlib
 import functools
@@ -48,6 +48,22 @@ def alone_in(workdir: epath.Path) -> Iterator[None]:
         ) from None
 
     first_process_does(take, f'take {workdir} for this run')
+    yield
+
+
+@contextlib.contextmanager
+def one_at_a_time(
+  path: epath.Path, said: Callable[[str], None]
+) -> Iterator[None]:
+  """Waits until no other process is in such a block, then keeps them out.
+
+  Args:
+    path: of the file that stands for it.
+    said: is told when this process has to wait.
+  """
+  from input_pipeline.lock import locked
+
+  with locked(path, said):
     yield
 
 

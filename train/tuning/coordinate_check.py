@@ -4,6 +4,9 @@ Where a parametrization is right, a step changes the activations of a wide model
 as much as those of a narrow one (Yang et al. 2021, arXiv 2203.03466, appendix
 D.1). The configuration is made small, a few steps are made at several widths,
 and the slope of log change over log width is fitted: it should be zero.
+
+A few seeds tell most slopes. Where they leave it open on which side of the
+limit one lies, more are run.
 """
 
 import copy
@@ -22,7 +25,7 @@ from train.report_lines import Curve, Lines, render_lines
 from train.report_page import data_table, note, render_page, section
 from train.setup import make_setup
 from train.tuning import synthetic
-from train.tuning.coordinates import changes
+from train.tuning.coordinates import NAMES, compiled_changes
 from train.tuning.shapes import resized, sizes_of, widths_of
 
 PAGE_FILE = 'coordinate_check.html'
@@ -33,7 +36,10 @@ _STEPS = 4
 # few steps of it would leave little of the initial values, and in narrow
 # matrices less than in wide ones.
 _SHARE = 0.25
-_SEEDS = tuple(range(8))
+# Seeds at a time, and at most.
+_SEEDS, _MOST_SEEDS = 8, 64
+# A slope is known where the limit is so many of its standard errors away.
+_CLEAR = 2.0
 _VOCABULARY, _ROWS, _LENGTH, _LAYERS = 256, 8, 64, 2
 _NARROWEST, _WIDTHS = 32, 4
 
@@ -46,12 +52,14 @@ class Finding:
     name: of the kind.
     changes: root mean square of its change, of each size.
     slope: of log change over log size.
+    error: of the slope, its standard error over the seeds.
     excuse: why the slope does not count; empty: it does.
   """
 
   name: str
   changes: tuple[float, ...]
   slope: float
+  error: float = 0.0
   excuse: str = ''
 
   @property
@@ -59,6 +67,12 @@ class Finding:
     """Whether it moves alike at all sizes, or need not."""
     # Not a number is not below anything.
     return bool(self.excuse) or abs(self.slope) <= TOLERANCE
+
+  @property
+  def clear(self) -> bool:
+    """Whether other seeds are unlikely to change what is said of it."""
+    beside = abs(abs(self.slope) - TOLERANCE)
+    return bool(self.excuse) or not beside < _CLEAR * self.error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,12 +84,14 @@ class Check:
     axis: 'width' or 'depth'.
     sizes: along it.
     findings: of each kind of activation.
+    seeds: that each is the mean of.
   """
 
   parametrization: str
   axis: str
   sizes: tuple[int, ...]
   findings: tuple[Finding, ...]
+  seeds: int = _SEEDS
 
   @property
   def ok(self) -> bool:
@@ -134,28 +150,65 @@ def check(config: dict[str, Any], *, axis: str, sizes: Sequence[int]) -> Check:
       vocabulary=model['vocab_size'], count=_ROWS, length=_LENGTH + 1, seed=0
     )
   )
-  found = []
+  runs = []
   for size in sizes:
     run = train_config(resized(small, **{axis: size}))
     setup = make_setup(run, jax.local_devices()[:1])
-    found.append(
-      changes(setup, rows_BR, synthetic.MARKS, steps=_STEPS, seeds=_SEEDS)
+    runs.append(
+      compiled_changes(
+        setup, rows_BR, synthetic.MARKS, steps=_STEPS, seeds=_SEEDS
+      )
     )
   excuse = 'the head is the embedding' if model['tie_embeddings'] else ''
-  return Check(
-    parametrization=model['parametrization'],
-    axis=axis,
-    sizes=tuple(sizes),
-    findings=tuple(
-      Finding(
-        name=name,
-        changes=tuple(one[name] for one in found),
-        slope=slope(sizes, [one[name] for one in found]),
-        excuse=excuse if name == 'logits' else '',
-      )
-      for name in found[0]
-    ),
+  squares_SK = {name: np.empty((len(sizes), 0)) for name in NAMES}
+  for first in range(0, _MOST_SEEDS, _SEEDS):
+    more = [changes(range(first, first + _SEEDS)) for changes in runs]
+    for name, known_SK in squares_SK.items():
+      new_SK = np.stack([of_size[name] for of_size in more])
+      squares_SK[name] = np.concatenate([known_SK, new_SK], axis=1)
+    found = Check(
+      parametrization=model['parametrization'],
+      axis=axis,
+      sizes=tuple(sizes),
+      findings=tuple(
+        _finding(name, sizes, known_SK, excuse if name == 'logits' else '')
+        for name, known_SK in squares_SK.items()
+      ),
+      seeds=first + _SEEDS,
+    )
+    if all(finding.clear for finding in found.findings):
+      break
+  return found
+
+
+def _finding(
+  name: str, sizes: Sequence[int], squares_SK: np.ndarray, excuse: str
+) -> Finding:
+  """What the mean squares of sizes S and seeds K tell."""
+  mean_S = squares_SK.mean(axis=1)
+  with np.errstate(divide='ignore', invalid='ignore'):
+    noise_S = squares_SK.std(axis=1, ddof=1) / squares_SK.shape[1] ** 0.5
+    # Of the logarithm, to base 2, of the root of the mean.
+    noise_S = noise_S / mean_S / (2 * np.log(2))
+  return Finding(
+    name=name,
+    changes=tuple(float(mean) ** 0.5 for mean in mean_S),
+    slope=slope(sizes, mean_S**0.5),
+    error=slope_error(sizes, noise_S),
+    excuse=excuse,
   )
+
+
+def slope_error(sizes: Sequence[float], noise: Sequence[float]) -> float:
+  """Standard error of a slope.
+
+  Args:
+    sizes: that the line goes through.
+    noise: standard errors of the logarithms, to base 2, of the values there.
+  """
+  apart_S = np.log2(sizes) - np.mean(np.log2(sizes))
+  weight_S = apart_S / np.sum(apart_S**2)
+  return float(np.sqrt(np.sum((weight_S * np.asarray(noise)) ** 2)))
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -217,16 +270,19 @@ def text_of(found: Check) -> str:
   """The table for a terminal, and a verdict."""
   sizes = ''.join(f'{size:>10}' for size in found.sizes)
   lines = [
-    f'Change of activations in {_STEPS} steps (root mean square), by '
-    f'{found.axis}, {found.parametrization!r}:',
-    f'{"":12}{sizes}     slope',
+    f'Change of activations in {_STEPS} steps (root mean square over '
+    f'{found.seeds} seeds), by {found.axis}, {found.parametrization!r}:',
+    f'{"":12}{sizes}     slope  error',
   ]
   for finding in found.findings:
     values = ''.join(f'{change:10.2e}' for change in finding.changes)
     remark = '' if finding.ok else '  WRONG'
     if finding.excuse:
       remark = f'  does not count: {finding.excuse}'
-    lines.append(f'{finding.name:12}{values}{finding.slope:+10.3f}{remark}')
+    lines.append(
+      f'{finding.name:12}{values}{finding.slope:+10.3f}{finding.error:7.3f}'
+      f'{remark}'
+    )
   return '\n'.join([*lines, verdict(found)])
 
 
@@ -248,7 +304,7 @@ def write_page(found: Check, workdir: epath.Path) -> epath.Path:
   """Writes the page with the chart, and returns its path."""
   chart = Lines(
     title='Change of activations',
-    unit=f'root mean square, after {_STEPS} steps',
+    unit=f'root mean square over {found.seeds} seeds, after {_STEPS} steps',
     x_name=found.axis,
     x_ticks=[(size, str(size)) for size in found.sizes],
     curves=[
@@ -261,17 +317,18 @@ def write_page(found: Check, workdir: epath.Path) -> epath.Path:
     log=True,
   )
   table = data_table(
-    ['activation', *map(str, found.sizes), 'slope', ''],
+    ['activation', *map(str, found.sizes), 'slope', 'error', ''],
     [
       [
         finding.name,
         *(f'{change:.3g}' for change in finding.changes),
         f'{finding.slope:+.3f}',
+        f'{finding.error:.3f}',
         finding.excuse or ('' if finding.ok else 'wrong'),
       ]
       for finding in found.findings
     ],
-    numbers=range(1, len(found.sizes) + 2),
+    numbers=range(1, len(found.sizes) + 3),
   )
   title = f'Coordinate check of {found.parametrization!r} by {found.axis}'
   said = escape(verdict(found))

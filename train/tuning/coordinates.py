@@ -5,11 +5,12 @@ L layers.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model import layers as nn
 from model.attention_kernels import make_attend
@@ -87,22 +88,21 @@ def activations(
   }
 
 
-def changes(
-  setup: Setup,
-  rows_BR: jax.Array,
-  marks: Marks,
-  *,
-  steps: int,
-  seeds: Sequence[int],
-) -> dict[str, float]:
-  """Root mean square of the change of each kind of activation.
+def compiled_changes(
+  setup: Setup, rows_BR: jax.Array, marks: Marks, *, steps: int, seeds: int
+) -> Callable[[Sequence[int]], dict[str, np.ndarray]]:
+  """Compiles what tells how much each kind of activation changes.
 
   Args:
     setup: a run on one device.
     rows_BR: the batch of every step, whose activations are compared.
     marks: ids of the special tokens.
     steps: to make.
-    seeds: of initial values, over which the mean is taken too.
+    seeds: of initial values, how many at a time.
+
+  Returns:
+    A function of that many seeds: the mean square of the change with each of
+    them, by the name of the activation.
   """
 
   def run(seed: jax.Array) -> dict[str, jax.Array]:
@@ -122,10 +122,15 @@ def changes(
 
   # One after the other: a batch of seeds would be another kind of program.
   mapped = jax.jit(functools.partial(jax.lax.map, run))
-  numbers = jnp.array(seeds, jnp.uint32)
   options = _options(setup.mesh.devices.flat[0])
-  squares = mapped.lower(numbers).compile(compiler_options=options)(numbers)
-  return {name: float(squares[name].mean()) ** 0.5 for name in NAMES}
+  abstract = jax.ShapeDtypeStruct((seeds,), jnp.uint32)
+  compiled = mapped.lower(abstract).compile(compiler_options=options)
+
+  def changes(numbers: Sequence[int]) -> dict[str, np.ndarray]:
+    squares = compiled(jnp.array(numbers, jnp.uint32))
+    return {name: np.asarray(squares[name], np.float64) for name in NAMES}
+
+  return changes
 
 
 def _options(device: Any) -> dict[str, Any]:

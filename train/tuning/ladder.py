@@ -101,9 +101,12 @@ class Budget:
 
   def text(self, amount: float) -> str:
     """An amount with its unit."""
-    if self.flops is not None:
-      return f'{amount:.3g} FLOPs'
-    return f'{amount:.3g} hours'
+    return f'{amount:.3g} {"hours" if self.flops is None else "FLOPs"}'
+
+  def enough(self, amount: float) -> str:
+    """As `text`, rounded up: who gives so much gives the amount."""
+    unit = 10.0 ** (math.floor(math.log10(amount)) - 2)
+    return self.text(math.ceil(amount / unit) * unit)
 
 
 def smaller_models(model: ModelConfig, stages: int = 1) -> list[ModelConfig]:
@@ -288,7 +291,7 @@ def choose(
   raise ValueError(
     f'The cheapest ladder of {FEWEST_SIZES} sizes, the largest with '
     f'{_LEAST_SPAN} times the parameters of the smallest or more, takes '
-    f'{budget.text(cheapest)}, and {budget.text(budget.amount)} are given. '
+    f'{budget.enough(cheapest)}, and {budget.text(budget.amount)} are given. '
     'Give more, or shrink what all sizes share: model.vocab_size, '
     '--tokens_per_parameter.'
   )

@@ -4,6 +4,10 @@ A worker holds a trial while it renews its lease. One that was killed renews
 nothing, and its trial goes to whoever asks next. Optuna has heartbeats too, but
 only inside its own loop, and it gives the trial another number. The database's
 clock counts: those of hosts differ.
+
+No lease can stop a worker that is frozen for longer than it lasts. When such a
+one wakes up its trial may be another's: it asks before it saves or tells, and
+what it tells of a trial that it lost does not count.
 """
 
 import contextlib
@@ -19,7 +23,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy import exc
 
 # What stands for the right to ask for a new trial.
-_ASK = -1
+ASK = -1
 # Without a sign of life for this long, a worker is taken for dead.
 LEASE_SECONDS = 60.0
 # How long a worker waits for a database that is gone.
@@ -93,10 +97,14 @@ class Leases:
     return True
 
   def renew(self, trials: Iterable[int]) -> set[int]:
-    """Renews leases; returns the trials that others took meanwhile."""
+    """Renews leases, and the right to ask while this worker has it.
+
+    Returns:
+      The trials that it does not hold: others took them meanwhile.
+    """
     lost = set()
     with self._engine.begin() as connection:
-      for trial in trials:
+      for trial in {*trials, *({ASK} & self._held)}:
         kept = connection.execute(
           sql.update(_LEASES)
           .where(self._of(trial), _LEASES.c.worker == self.worker)
@@ -104,6 +112,8 @@ class Leases:
         )
         if kept.rowcount == 0:
           lost.add(trial)
+    # The right to ask may have been given back beside this thread.
+    lost.discard(ASK)
     self._held -= lost
     return lost
 
@@ -124,12 +134,12 @@ class Leases:
     Who asks must see what was asked before: suggestions and budget depend on
     it.
     """
-    while not patiently(lambda: self.take(_ASK)):
+    while not patiently(lambda: self.take(ASK)):
       time.sleep(0.05 + 0.1 * random.random())
     try:
       yield
     finally:
-      patiently(lambda: self.release(_ASK))
+      patiently(lambda: self.release(ASK))
 
   def _of(self, trial: int) -> Any:
     return (_LEASES.c.study == self._study) & (_LEASES.c.trial == trial)

@@ -94,6 +94,10 @@ class SharedStudy:
     """Renews the leases of trials; returns those that others have now."""
     return self._study.renew(numbers) if self._study else set()
 
+  def holds(self, number: int) -> bool:
+    """Whether the processes still have a trial, whose lease is renewed."""
+    return self._ask(lambda study: study.holds(number))
+
   def give_back(self, number: int) -> None:
     """Lets another worker take a trial that is not done."""
     if self._study:

@@ -12,9 +12,11 @@ from typing import Any
 
 import optuna
 from etils import epath
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from train.lock import one_at_a_time
 from train.tuning.leases import GONE, Leases, patiently
 from train.tuning.pruners import make_pruner
 from train.tuning.samplers import ExhaustedError, ask, make_sampler
@@ -22,7 +24,7 @@ from train.tuning.search_config import SearchConfig
 from train.tuning.space import Point, difference
 from train.workdir import ChangedRunError, differences, write_json
 
-STUDY_FILE = 'study.json'
+STUDY_FILE, _NAMING_LOCK = 'study.json', 'study.lock'
 DATABASE_FILE = 'study.db'
 TRIALS = 'trials'
 _DIRECTIONS = {
@@ -87,7 +89,7 @@ class Study:
     self._study: optuna.Study = self._patiently(
       lambda: optuna.create_study(
         storage=self._storage,
-        study_name=study_name(workdir) + (part and f'-{part}'),
+        study_name=study_name(workdir, said) + (part and f'-{part}'),
         sampler=make_sampler(search),
         pruner=make_pruner(search, steps, warmup_steps),
         directions=[_DIRECTIONS[mode] for mode in search.modes],
@@ -137,33 +139,51 @@ class Study:
       The trial, which this worker holds; None: there is none to be had now.
     """
     with self.leases.asking():
-      trials = self.trials()
-      for trial in trials:
-        if trial.state == TrialState.RUNNING and self._take_over(trial):
-          return Trial(
-            trial.number,
-            self._search.space.point(trial.params),
-            trial.user_attrs.get(_SECONDS, 0.0),
-          )
-      if self._spent(trials):
-        return None
-      try:
-        asked, point = self._patiently(
-          lambda: ask(self._study, self._search.space)
-        )
-      except ExhaustedError:
-        return None
-      self._patiently(lambda: self.leases.take(asked.number))
-      return Trial(asked.number, point)
+      for trial in self.trials():
+        if trial.state == TrialState.RUNNING:
+          left = self._take_over(trial.number)
+          if left is not None:
+            return left
+      while not self._spent(self.trials()):
+        try:
+          begun = self._begin()
+        except ExhaustedError:
+          break
+        if begun is not None:
+          return begun
+    return None
 
-  def _take_over(self, trial: FrozenTrial) -> bool:
-    if not self._patiently(lambda: self.leases.take(trial.number)):
-      return False
-    if self._search.space.is_complete(trial.params):
-      return True
+  def _begin(self) -> Trial | None:
+    """A new trial; None: others took it for one that was left behind.
+
+    They do so where this worker was silent for longer than a lease lasts.
+    """
+    try:
+      asked, point = self._patiently(
+        lambda: ask(self._study, self._search.space)
+      )
+    except UpdateFinishedTrialError:
+      return None
+    taken = self._patiently(lambda: self.leases.take(asked.number))
+    return Trial(asked.number, point) if taken else None
+
+  def _take_over(self, number: int) -> Trial | None:
+    """A trial that seems to be left behind; None: it is not to be had."""
+    if not self._patiently(lambda: self.leases.take(number)):
+      return None
+    # Only who holds a trial changes it. What was read before may be over: its
+    # worker may have ended the trial, and given the lease back, since.
+    trial = self._patiently(lambda: self._frozen(number))
+    if trial.state.is_finished():
+      self.give_back(number)
+      return None
+    space = self._search.space
+    if space.is_complete(trial.params):
+      seconds = trial.user_attrs.get(_SECONDS, 0.0)
+      return Trial(number, space.point(trial.params), seconds)
     # Its worker ended between two lines of the database.
-    self.fail(trial.number, 'It was killed before it was given a point.')
-    return False
+    self.fail(number, 'It was killed before it was given a point.')
+    return None
 
   def _spent(self, trials: Sequence[FrozenTrial]) -> bool:
     """Whether the budget leaves no further trial."""
@@ -195,6 +215,14 @@ class Study:
     except GONE as error:
       self._said(f'The database of the study does not answer: {error}')
       return set()
+
+  def holds(self, number: int) -> bool:
+    """Whether this worker still has a trial, whose lease it renews.
+
+    Who was silent for too long has lost it to another, and saves nothing in its
+    folder.
+    """
+    return not self._patiently(lambda: self.leases.renew([number]))
 
   def give_back(self, number: int) -> None:
     """Lets another worker take a trial that is not done."""
@@ -241,7 +269,8 @@ class Study:
 
   def fail(self, number: int, reason: str) -> None:
     """Ends a trial that went wrong; it counts as a bad one."""
-    self._attribute(number, _REASON, reason)
+    if self.holds(number):
+      self._attribute(number, _REASON, reason)
     self._tell(number, TrialState.FAIL, None)
 
   def _attribute(self, number: int, name: str, value: Any) -> None:
@@ -257,6 +286,12 @@ class Study:
     def work() -> None:
       # It may have been told before the database was lost.
       if not self._frozen(number).state.is_finished():
+        if self.leases.renew([number]):
+          self._said(
+            f'Trial {number} has another worker by now: that it ended here as '
+            f'{state.name} does not count.'
+          )
+          return
         self._study.tell(number, values, state=state)
       self.leases.release(number)
 
@@ -292,11 +327,20 @@ def open_storage(
   )
 
 
-def study_name(workdir: epath.Path) -> str:
-  """The name of the workdir's study in its database; given once."""
+def study_name(
+  workdir: epath.Path, said: Callable[[str], None] = lambda text: None
+) -> str:
+  """The name of the workdir's study in its database; given once.
+
+  Args:
+    workdir: of the study, which all workers share.
+    said: is told when this worker has to wait.
+  """
   file = workdir / STUDY_FILE
-  if not file.exists():
-    write_json(file, {'name': f'{workdir.name}-{uuid.uuid4().hex[:8]}'})
+  # Hosts that start at once would each give one.
+  with one_at_a_time(workdir / _NAMING_LOCK, said):
+    if not file.exists():
+      write_json(file, {'name': f'{workdir.name}-{uuid.uuid4().hex[:8]}'})
   return json.loads(file.read_text())['name']
 
 

@@ -106,7 +106,6 @@ class Worker:
     self._request, self._said = request, said
     self._waiting: dict[TrainConfig, list[Accepted]] = {}
     self._held: set[int] = set()
-    self._lost: set[int] = set()
     self._agreement = Agreement(work.devices, 1)
     # Of one trial.
     self._devices = work.devices if work.whole_mesh else work.devices[:1]
@@ -137,7 +136,7 @@ class Worker:
 
   def _renew(self) -> bool:
     """Renews the leases of the trials that this worker holds."""
-    self._lost |= self._study.renew(set(self._held)) & self._held
+    self._study.renew(set(self._held))
     return True
 
   def _stop_if_asked(self) -> None:
@@ -220,8 +219,7 @@ class Worker:
         slots.advance(self._stop_if_asked)
         results = slots.evaluate()
       except StudyStopped:
-        for slot in slots.live:
-          slots.save(slot)
+        self._save_all(slots)
         raise
       except jax.errors.JaxRuntimeError as error:
         if is_out_of_memory(error):
@@ -244,6 +242,8 @@ class Worker:
       accepted = self._waiting[bucket].pop(0)
       if not self._waiting[bucket]:
         del self._waiting[bucket]
+      if not self._holds(accepted.trial.number):
+        continue
       run = slots.open(accepted, self._study.folder(accepted.trial.number))
       if run.finished:
         # It was killed between its last save and its end in the database.
@@ -254,9 +254,7 @@ class Worker:
     """Judges a trial by its evaluation: it goes on, or its slot is free."""
     run = slots.live[slot]
     number = run.number
-    if first_process_tells(lambda: number in self._lost, 'look at leases'):
-      # Another worker has it, and writes to its folder.
-      self._forget(number)
+    if not self._holds(number):
       slots.close(slot)
       return
     if run.owes_evaluation and (begin := run.evaluated(result)) is not None:
@@ -299,10 +297,22 @@ class Worker:
     self._said(f'Trial {number} failed. {reason}')
     self._held.discard(number)
 
-  def _forget(self, number: int) -> None:
+  def _holds(self, number: int) -> bool:
+    """Whether a trial is still this worker's; another writes to its folder."""
+    if self._study.holds(number):
+      return True
     self._said(f'Trial {number} was given to another worker.')
     self._held.discard(number)
-    self._lost.discard(number)
+    return False
+
+  def _save_all(self, slots: Slots) -> None:
+    """Saves what this worker still holds, and waits for no database."""
+    lost = first_process_tells(
+      lambda: sorted(self._study.renew(set(self._held))), 'look at leases'
+    )
+    for slot, run in slots.live.items():
+      if run.number not in lost:
+        slots.save(slot)
 
   def _leave(self, bucket: TrainConfig, slots: Slots) -> None:
     """Closes what is open; its trials go on from their checkpoints."""
