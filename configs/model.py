@@ -128,5 +128,6 @@ def _moe() -> ConfigDict:
   # gradient of matrices on TPUs from v5e on), 'hopper' (on H100 and H200, in
   # bfloat16, sizes in multiples of 128) or 'xla' (anywhere; where it has no
   # kernel it multiplies with every expert); 'auto' takes the first that can.
+  # ('megablox_interpreted': for tests.)
   moe.kernel = 'auto'
   return moe

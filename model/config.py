@@ -7,7 +7,7 @@ from typing import Any
 MLPS = ('swiglu', 'geglu', 'gelu')
 NORMS = ('rms', 'layer')
 POSITIONS = ('rope', 'learned')
-MOE_KERNELS = ('auto', 'xla', 'megablox', 'hopper')
+MOE_KERNELS = ('auto', 'xla', 'megablox', 'hopper', 'megablox_interpreted')
 SCORES = ('softmax', 'sigmoid')
 DTYPES = ('bfloat16', 'float32')
 ATTENTIONS = ('auto', 'xla', 'splash', 'cudnn', 'splash_interpreted')

@@ -62,7 +62,7 @@ def resolve_grouped(
       message names the fields and what they may be.
   """
   moe = config.moe
-  if not moe.num_experts or moe.kernel == 'xla':
+  if not moe.num_experts or moe.kernel in ('xla', 'megablox_interpreted'):
     return config
   kernel = moe.kernel
   if kernel == 'auto':
@@ -186,7 +186,7 @@ SUMS_OVER_ROWS: dict[str, Any] = {
   'hopper': _hopper_sum_over_rows,
   'megablox': sequential_vmap(_megablox_sum_over_rows),
   # For tests: an operation at a time.
-  'megablox_interpreted': functools.partial(
-    _megablox_sum_over_rows, interpret=True
+  'megablox_interpreted': sequential_vmap(
+    functools.partial(_megablox_sum_over_rows, interpret=True)
   ),
 }

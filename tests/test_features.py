@@ -33,6 +33,11 @@ FEATURES = {
   'unrolled layers': {'model.scan_layers': False},
   'experts': {'model.moe.num_experts': 4, 'model.moe.num_shared_experts': 1},
   'split experts': {'model.moe.num_experts': 4, 'mesh.expert': 2},
+  'megablox': {
+    'model.moe.num_experts': 4,
+    'model.moe.kernel': 'megablox_interpreted',
+    'mesh.expert': 2,
+  },
   'context': {'mesh.context': 2},
   'ring': {'mesh.context': 2, 'model.context_parallelism': 'ring'},
   'ulysses': {'mesh.context': 2, 'model.context_parallelism': 'ulysses'},
@@ -68,6 +73,8 @@ UNSUPPORTED = {
   ('split experts', 'biases'): 'model.use_bias is True, and experts',
   ('experts', 'feed-forward dropout'): 'model.mlp_dropout is 0.1, and experts',
   ('split experts', 'feed-forward dropout'): 'model.mlp_dropout is 0.1',
+  ('megablox', 'biases'): 'model.use_bias is True, and experts',
+  ('megablox', 'feed-forward dropout'): 'model.mlp_dropout is 0.1',
   ('ring', 'splash'): "model.context_parallelism = 'ring'",
   ('ring', 'attention dropout'): 'model.attention_dropout = 0.1',
   ('splash', 'attention dropout'): 'model.attention_dropout = 0.1',
@@ -85,7 +92,7 @@ SLOW_GROUPS = [
    'window', 'soft-cap', 'attention dropout', 'residual dropout'),
   ('stages', 'splash', 'context', 'tensor', 'remat', 'window', 'soft-cap',
    'accumulation', 'biases', 'residual dropout', 'feed-forward dropout'),
-  ('stages', 'splash', 'ulysses', 'split experts', 'one text a row', 'remat',
+  ('stages', 'splash', 'ulysses', 'megablox', 'one text a row', 'remat',
    'residual dropout', 'unrolled layers', 'learned positions'),
 ]  # fmt: skip
 
@@ -137,7 +144,9 @@ def check(*features):
     tokens=overrides.get('sequence_length', 32) + 1,
   )
   wanted_grads, wanted_sums = run_gradients(
-    ONE, rows_BR, **overrides | {'model.attention': 'xla'}
+    ONE,
+    rows_BR,
+    **overrides | {'model.attention': 'xla', 'model.moe.kernel': 'xla'},
   )
   grads, sums = run_gradients(shape, rows_BR, **overrides)
   cases.assert_trees_close(sums, wanted_sums, rtol=1e-6)
