@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.machine import describe_machine, matmul_flops, median_seconds
+from benchmarks.train_step import random_rows
 from configs import base
 from configs.check import to_dict
 from model.attention_kernels import make_attend, resolve_attention
@@ -34,6 +35,8 @@ from model.grouped import Groups, grouped_product
 from model.grouped_kernels import resolve_grouped
 from model.mask import Places
 from train.config import train_config
+from train.rows import unpack_rows
+from train.tuning.synthetic import MARKS
 
 HEADS = 16
 # Name -> fields of the model.
@@ -43,7 +46,6 @@ CASES: dict[str, dict[str, Any]] = {
   'window 512': {'sliding_window': 512},
   'documents and 4 kv heads': {'isolate_documents': True, 'num_kv_heads': 4},
 }
-_DOCUMENT = 300
 # Of a result that is rounded to bfloat16, by the largest one.
 ROUNDING = 1e-2
 
@@ -60,31 +62,29 @@ def model_of(length: int, **fields: Any) -> ModelConfig:
 
 
 def places_of(config: ModelConfig, batch: int) -> Places:
-  """Documents of 300 tokens, on average, or one text a row."""
-  T = config.max_length
-  index_BT = np.broadcast_to(np.arange(T), (batch, T))
-  if not config.isolate_documents:
-    return Places(jnp.ones((batch, T), jnp.int32), jnp.asarray(index_BT))
-  opens_BT = np.random.default_rng(1).random((batch, T)) < 1 / _DOCUMENT
-  opens_BT[:, 0] = True
-  starts_BT = np.maximum.accumulate(np.where(opens_BT, index_BT, 0), 1)
-  return Places(
-    jnp.asarray(np.cumsum(opens_BT, 1), jnp.int32),
-    jnp.asarray(index_BT - starts_BT),
+  """Of documents of 300 tokens, on average, or of one text a row."""
+  isolated = config.isolate_documents
+  rows = random_rows(batch, config.max_length, 256, isolated)
+  inputs = unpack_rows(
+    jnp.asarray(rows), marks=MARKS, isolate_documents=isolated
   )
+  return Places(inputs.segments_BT, inputs.positions_BT)
 
 
-def attention(config: ModelConfig, name: str, dtype: str):
-  """A compiled function of q, k, v, a gradient and places."""
+def attention(config: ModelConfig, places: Places):
+  """A function of q, k and v."""
   config, _ = resolve_attention(
-    dataclasses.replace(config, attention=name, compute_dtype=dtype),
-    platform=jax.default_backend(),
-    mesh_shape={},
+    config, platform=jax.default_backend(), mesh_shape={}
   )
+  return lambda q, k, v: make_attend(config, places)(q, k, v, None)
 
-  def run(q, k, v, gradient, places):
-    attend = make_attend(config, places)
-    out, pullback = jax.vjp(lambda q, k, v: attend(q, k, v, None), q, k, v)
+
+def gradients(function):
+  """A compiled function of arrays, and of a gradient of its result."""
+
+  def run(*given):
+    *arrays, gradient = given
+    out, pullback = jax.vjp(function, *arrays)
     return out, *pullback(gradient.astype(out.dtype))
 
   return jax.jit(run)
@@ -101,10 +101,13 @@ def worst(found, wanted) -> float:
 
 def compare_attention(batch: int, length: int, cases: Iterable[str]) -> bool:
   """Prints a line for each case and kernel; True if all are right."""
-  fused = {'gpu': 'cudnn', 'tpu': 'splash'}.get(jax.default_backend(), 'xla')
   right = True
   for case in cases:
     config = model_of(length, **CASES[case])
+    auto, _ = resolve_attention(
+      config, platform=jax.default_backend(), mesh_shape={}
+    )
+    fused = auto.attention
     keys = jax.random.split(jax.random.key(0), 4)
     kv = config.num_kv_heads
     q, k, v, gradient = (
@@ -116,12 +119,16 @@ def compare_attention(batch: int, length: int, cases: Iterable[str]) -> bool:
     low = tuple(x.astype(jnp.bfloat16) for x in (q, k, v, gradient))
     high = tuple(x.astype(jnp.float32) for x in low)
     with jax.default_matmul_precision('highest'):
-      wanted = attention(config, 'xla', 'float32')(*high, places)
+      plain = dataclasses.replace(
+        config, attention='xla', compute_dtype='float32'
+      )
+      wanted = gradients(attention(plain, places))(*high)
     errors = {}
     for name in dict.fromkeys(('xla', fused)):
-      run = attention(config, name, 'bfloat16')
-      errors[name] = worst(run(*low, places), wanted)
-      seconds = median_seconds(run, *low, places)
+      named = dataclasses.replace(config, attention=name)
+      run = gradients(attention(named, places))
+      errors[name] = worst(run(*low), wanted)
+      seconds = median_seconds(run, *low)
       print(f'{case:24} {name:7} {1e3 * seconds:8.2f} ms  '
             f'error {errors[name]:.1e}', flush=True)  # fmt: skip
     if not errors[fused] <= 2 * errors['xla']:
@@ -209,16 +216,6 @@ def compare_experts(rows: int, experts: int, width: int, hidden: int) -> bool:
     show(kernel, seconds, f'{error:.1e}')
     right &= error < ROUNDING
   return right
-
-
-def gradients(function):
-  """A compiled function of two arrays and a gradient of its result."""
-
-  def run(x, weight, gradient):
-    out, pullback = jax.vjp(function, x, weight)
-    return out, *pullback(gradient.astype(out.dtype))
-
-  return jax.jit(run)
 
 
 def main() -> None:

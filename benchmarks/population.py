@@ -31,14 +31,12 @@ from benchmarks.machine import describe_machine
 from configs import base
 from model.params import count
 from train.config import TrainConfig, train_config
-from train.rows import Marks
 from train.scalars import scalars_of
 from train.setup import Setup, make_setup
 from train.state import init_state
 from train.step import compile_step, jit_train_step
 from train.tuning.population import Population
-
-_MARKS = Marks(pad_id=0, bos_id=1, continue_id=2)
+from train.tuning.synthetic import MARKS
 
 
 def config_of(trial: int, arguments: argparse.Namespace) -> TrainConfig:
@@ -67,7 +65,7 @@ def rows_of(config: TrainConfig, steps: int) -> np.ndarray:
   patterns = generator.integers(3, config.model.vocab_size, shape)
   repeats = -(-(config.sequence_length + 1) // 16)
   rows = np.tile(patterns, (1, 1, repeats))[:, :, : config.sequence_length + 1]
-  rows[:, :, 0] = _MARKS.bos_id
+  rows[:, :, 0] = MARKS.bos_id
   return rows.astype(np.uint16)
 
 
@@ -83,7 +81,7 @@ def in_a_population(arguments: argparse.Namespace, size: int) -> list[float]:
   devices = jax.devices()[: 1 if size % jax.device_count() else None]
   population = Population(
     setup.recipe,
-    _MARKS,
+    MARKS,
     scalars_of(setup.config),
     size=size,
     devices=devices,
@@ -112,7 +110,7 @@ def baked(arguments: argparse.Namespace, trial: int) -> float:
   rows = rows_of(setup.config, arguments.steps)
   sharding = setup.batch_sharding
   step = compile_step(
-    jit_train_step(setup.recipe, _MARKS, setup.shardings, sharding),
+    jit_train_step(setup.recipe, MARKS, setup.shardings, sharding),
     setup.mesh,
     state,
     jax.device_put(rows[0], sharding),

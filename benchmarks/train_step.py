@@ -41,12 +41,11 @@ from train.chips import chip_of, peak_flops
 from train.config import train_config
 from train.planning import topologies
 from train.planning.gpus import plan_gpus
-from train.rows import Marks
 from train.setup import make_setup
 from train.state import init_state
 from train.step import compile_step, jit_train_step
+from train.tuning.synthetic import MARKS
 
-_MARKS = Marks(pad_id=0, bos_id=1, continue_id=2)
 # Tokens of a document, on average, with --documents.
 _DOCUMENT = 300
 
@@ -92,19 +91,29 @@ def config(size: Size, arguments: argparse.Namespace) -> ConfigDict:
   return c
 
 
+def random_rows(
+  batch: int, length: int, vocab: int, documents: bool
+) -> np.ndarray:
+  """Rows of any tokens, [batch, length + 1], with marks of documents or not."""
+  generator = np.random.default_rng(0)
+  shape = (batch, length + 1)
+  rows = generator.integers(4, vocab, shape)
+  if documents:
+    rows[generator.random(shape) < 1 / _DOCUMENT] = MARKS.bos_id
+  return rows.astype(np.uint16)
+
+
 def compiled(c: ConfigDict, size: Size, documents: bool) -> tuple[Any, ...]:
   """The state of step 0, a compiled step, and rows for it."""
   setup = make_setup(train_config(c), jax.devices()[:1])
-  generator = np.random.default_rng(0)
-  shape = (size.batch, size.length + 1)
-  rows = generator.integers(4, size.vocab, shape)
-  if documents:
-    rows[generator.random(shape) < 1 / _DOCUMENT] = _MARKS.bos_id
-  rows = jax.device_put(rows.astype(np.uint16), setup.batch_sharding)
+  rows = jax.device_put(
+    random_rows(size.batch, size.length, size.vocab, documents),
+    setup.batch_sharding,
+  )
   state = init_state(setup.recipe, setup.shardings)
   begin = time.perf_counter()
   step = compile_step(
-    jit_train_step(setup.recipe, _MARKS, setup.shardings, setup.batch_sharding),
+    jit_train_step(setup.recipe, MARKS, setup.shardings, setup.batch_sharding),
     setup.mesh,
     state,
     rows,

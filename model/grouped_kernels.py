@@ -116,9 +116,12 @@ def kernel_for(kernel: str, rows: int) -> str:
   return 'xla' if few else kernel
 
 
-@sequential_vmap
-def hopper_product(
-  x_MK: jax.Array, weight_EKN: jax.Array, sizes_E: jax.Array
+def _hopper_product(
+  x_MK: jax.Array,
+  weight_EKN: jax.Array,
+  sizes_E: jax.Array,
+  *,
+  blocks: Mapping[str, Any],
 ) -> jax.Array:
   """Each row times the matrix of its group; sums are float32.
 
@@ -126,19 +129,16 @@ def hopper_product(
   """
   from jax.experimental.pallas.ops.gpu.ragged_dot_mgpu import ragged_dot
 
-  return ragged_dot(x_MK, weight_EKN, group_sizes=sizes_E, **_ROWS)
+  return ragged_dot(x_MK, weight_EKN, group_sizes=sizes_E, **blocks)
 
 
-@sequential_vmap
-def hopper_product_transposed(
-  y_MN: jax.Array, weight_EKN: jax.Array, sizes_E: jax.Array
-) -> jax.Array:
-  """Each row times the transpose of its group's matrix, which is not moved."""
-  from jax.experimental.pallas.ops.gpu.ragged_dot_mgpu import ragged_dot
-
-  return ragged_dot(
-    y_MN, weight_EKN, group_sizes=sizes_E, transpose_rhs=True, **_ROWS
-  )
+hopper_product = sequential_vmap(
+  functools.partial(_hopper_product, blocks=_ROWS)
+)
+# With the transpose of each matrix, which is not moved.
+hopper_product_transposed = sequential_vmap(
+  functools.partial(_hopper_product, blocks=_ROWS | {'transpose_rhs': True})
+)
 
 
 @sequential_vmap

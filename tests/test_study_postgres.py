@@ -5,14 +5,11 @@ import time
 
 import pytest
 import sqlalchemy as sql
-from etils import epath
 from optuna.trial import TrialState
 from postgres import server
-from searches import search_of
+from searches import random_study
 
-from configs.search import log
 from train.tuning.leases import Leases
-from train.tuning.study import Study
 
 pytestmark = pytest.mark.slow
 
@@ -24,21 +21,7 @@ def database():
 
 
 def study(folder, database, said=lambda text: None):
-  return Study(
-    epath.Path(folder),
-    search_of(
-      log('optimizer.learning_rate', 1e-5, 1e-2),
-      trials=6,
-      pruner='none',
-      sampler='random',
-    ),
-    storage=database.url,
-    config={'steps': 8},
-    data_fingerprint='data',
-    steps=8,
-    warmup_steps=1,
-    said=said,
-  )
+  return random_study(folder, database.url, trials=6, said=said)
 
 
 def test_hosts_that_join_get_different_trials(tmp_path, database):

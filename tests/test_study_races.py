@@ -11,12 +11,11 @@ import pytest
 from etils import epath
 from optuna.trial import TrialState
 from postgres import server
-from searches import search_of
+from searches import random_study
 
-from configs.search import log
 from train.tuning import study as studies
 from train.tuning.leases import ASK
-from train.tuning.study import Study, study_name
+from train.tuning.study import study_name
 
 
 @pytest.fixture(
@@ -32,24 +31,7 @@ def database(request):
 @pytest.fixture
 def workers(tmp_path, database):
   """Two workers of a study, on different hosts as far as they know."""
-  made = [
-    Study(
-      epath.Path(tmp_path),
-      search_of(
-        log('optimizer.learning_rate', 1e-5, 1e-2),
-        trials=4,
-        pruner='none',
-        sampler='random',
-      ),
-      storage=database,
-      config={'steps': 8},
-      data_fingerprint='data',
-      steps=8,
-      warmup_steps=1,
-      said=lambda text: None,
-    )
-    for _ in range(2)
-  ]
+  made = [random_study(tmp_path, database, trials=4) for _ in range(2)]
   for number, worker in enumerate(made):
     worker.leases.worker = f'host{number}:1:1'
   return made

@@ -103,11 +103,14 @@ class StopAfter(StopRequest):
   @property
   def signum(self):
     self._left -= 1
-    return 15 if self._left < 0 else None
+    return self.look()
 
   @signum.setter
   def signum(self, value):
     pass
+
+  def look(self):
+    return 15 if self._left < 0 else None
 
 
 @pytest.mark.slow
@@ -181,16 +184,9 @@ class Killed(BaseException):
 class KillAfter(StopAfter):
   """Ends the worker after some steps, without a word."""
 
-  @property
-  def signum(self):
-    self._left -= 1
+  def look(self):
     if self._left < 0:
       raise Killed
-    return None
-
-  @signum.setter
-  def signum(self, value):
-    pass
 
 
 @pytest.mark.slow
@@ -230,9 +226,7 @@ class LoseAfter(StopAfter):
     super().__init__(steps)
     self._leases, self._other = mine.leases, other
 
-  @property
-  def signum(self):
-    self._left -= 1
+  def look(self):
     if self._left == 0:
       # As if it had been silent for a minute.
       self._leases.seconds = -1.0
@@ -240,11 +234,6 @@ class LoseAfter(StopAfter):
       assert self._other.next_trial().number == 0
       self._leases.seconds = 60.0
       self._other.complete(0, [3.0])
-    return None
-
-  @signum.setter
-  def signum(self, value):
-    pass
 
 
 @pytest.mark.slow

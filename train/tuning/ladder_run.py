@@ -68,6 +68,24 @@ class Options:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+  """A ladder that is asked for; see run_ladder.
+
+  Attributes:
+    resolved, options, train, workdir: its arguments.
+    base: the configuration, checked.
+    target: parameters and tokens of the run whose loss is asked for.
+  """
+
+  resolved: dict[str, Any]
+  base: TrainConfig
+  options: Options
+  target: tuple[int, float]
+  train: Train
+  workdir: epath.Path
+
+
 @one_run_at_a_time
 def run_ladder(
   resolved: dict[str, Any],
@@ -94,7 +112,7 @@ def run_ladder(
   base = train_config(resolved)
   _check_data(resolved)
   target = _target(base, options.ratios)
-  rungs = _planned(resolved, base, options, target, train, workdir)
+  rungs = _planned(_Asked(resolved, base, options, target, train, workdir))
   for number, rung in enumerate(rungs, start=1):
     if _ended(workdir / rung.name, rung.fields['steps']) is not None:
       continue
@@ -137,49 +155,36 @@ def _target(base: TrainConfig, ratios: Sequence[float]) -> tuple[int, float]:
   return parameters, ratios[0] * parameters if len(ratios) == 1 else tokens
 
 
-def _planned(
-  resolved: dict[str, Any],
-  base: TrainConfig,
-  options: Options,
-  target: tuple[int, float],
-  train: Train,
-  workdir: epath.Path,
-) -> list[Rung]:
+def _planned(asked: _Asked) -> list[Rung]:
   """The rungs: those of the ladder in the workdir, or new ones."""
-  path = workdir / LADDER_FILE
+  path = asked.workdir / LADDER_FILE
   # Lists in place of tuples, as they are read back.
-  asked = json.loads(json.dumps(dataclasses.asdict(options)))
-  given = {'options': asked, 'config': redact(resolved)}
+  options = json.loads(json.dumps(dataclasses.asdict(asked.options)))
+  given = {'options': options, 'config': redact(asked.resolved)}
   if path.exists():
     saved = json.loads(path.read_text())
     changed = differences(saved['config'], given['config']) + [
       f'--{name}: {saved["options"].get(name)} -> {value}'
-      for name, value in asked.items()
+      for name, value in options.items()
       if saved['options'].get(name) != value
     ]
     if changed:
       raise ValueError(
-        f'{workdir} holds a ladder that differs (saved -> given):\n  '
+        f'{asked.workdir} holds a ladder that differs (saved -> given):\n  '
         + '\n  '.join(changed)
         + '\nTake the change back, or start in another --workdir.'
       )
     return [Rung(**rung) for rung in saved['rungs']]
-  rungs = _plan(resolved, base, options, target, train, workdir)
+  rungs = _plan(asked)
   if is_first():
     planned = [dataclasses.asdict(rung) for rung in rungs]
     write_json(path, given | {'rungs': planned})
   return rungs
 
 
-def _plan(
-  resolved: dict[str, Any],
-  base: TrainConfig,
-  options: Options,
-  target: tuple[int, float],
-  train: Train,
-  workdir: epath.Path,
-) -> list[Rung]:
-  parameters, tokens = target
+def _plan(asked: _Asked) -> list[Rung]:
+  base, options = asked.base, asked.options
+  parameters, tokens = asked.target
   mesh = make_mesh(base.mesh)
   shards = math.prod(mesh.shape[a] for a in dict(base.mesh.rules)['batch'])
   found = ladder.candidates(
@@ -193,12 +198,12 @@ def _plan(
   budget = Budget(flops=options.flops, hours=options.hours)
   if options.hours is not None and found:
     middle = found[len(found) // 2][0]
-    budget = _measured(resolved, middle, options.hours, train, workdir)
+    budget = _measured(asked, middle, options.hours)
   rungs = ladder.choose(found, budget, sizes=options.sizes)
   ladder.check_reach(rungs, training_flops_per_token(base.model) * tokens)
   for rung in rungs:
     # What does not fit the devices is refused before anything is trained.
-    make_setup(train_config(with_fields(resolved, rung.fields)))
+    make_setup(train_config(with_fields(asked.resolved, rung.fields)))
   total = sum(budget.cost(rung) for rung in rungs)
   _say(
     f'A ladder of {len(rungs)} runs, {rungs[0].parameters:,} to '
@@ -208,13 +213,7 @@ def _plan(
   return rungs
 
 
-def _measured(
-  resolved: dict[str, Any],
-  rung: Rung,
-  hours: float,
-  train: Train,
-  workdir: epath.Path,
-) -> Budget:
+def _measured(asked: _Asked, rung: Rung, hours: float) -> Budget:
   """The budget in hours, with the speed of a short run."""
   if jax.process_count() > 1:
     raise ValueError(
@@ -222,12 +221,12 @@ def _measured(
       'different ladders. Give --flops.'
     )
   steps = min(_MEASURED_STEPS, rung.fields['steps'])
-  folder, begin = workdir / 'speed', time.monotonic()
-  fields = rung.fields | ladder.schedule_fields(train_config(resolved), steps)
+  folder, begin = asked.workdir / 'speed', time.monotonic()
+  fields = rung.fields | ladder.schedule_fields(asked.base, steps)
   # The second half of the steps is measured: the first ones warm up.
   fields |= {'evaluation.every': steps, 'log.every': max(1, steps // 2)}
   _say(f'Measures the speed of {rung.parameters:,} parameters in {folder}')
-  train(with_fields(resolved, fields), folder)
+  asked.train(with_fields(asked.resolved, fields), folder)
   records = read_metrics(folder)
   speed = [r for r in records if r['kind'] == 'train'][-1]['tokens_per_second']
   beside = [
