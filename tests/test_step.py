@@ -54,6 +54,19 @@ def test_how_layers_are_run_does_not_change_the_gradients(
   cases.assert_trees_close(run_gradients(rows_BR, **overrides), plain_gradients)
 
 
+def test_what_unrolled_layers_compute_again_stands_behind_barriers(rows_BR):
+  def barriers(scan):
+    recipe = cases.recipe(**{'model.scan_layers': scan})
+    function = functools.partial(gradients, recipe=recipe, marks=cases.MARKS)
+    lowered = jax.jit(function).lower(
+      cases.random_params(recipe), rows_BR, jax.random.key(1)
+    )
+    return lowered.as_text().count('optimization_barrier')
+
+  # Without them, a compiler that sees both passes keeps the float32 values.
+  assert barriers(scan=False) > barriers(scan=True)
+
+
 def saved(rows_BR, **overrides):
   """Shapes of what the forward pass keeps for each layer."""
   recipe = cases.recipe(**overrides)
